@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/**
+ * @file
+ * devmem: TCP receive into device memory, on DPDK.
+ *
+ * A stream arrives at a DPDK port that splits headers from payload (hardware, or the software port
+ * `net_hds`). Headers land in host mbufs; payload lands in a *region*, memory the CPU need not be
+ * able to read. The application is handed *tokens*: where bytes are, how many, and a name to return
+ * them by.
+ *
+ *     region --> stack (one shard per lcore and queue) --> connection --> tokens --> return
+ *
+ * Threads. A shard, its listeners and its connections belong to one thread at a time: the one that
+ * calls devmem_shard_poll(). devmem_token_return(), devmem_region_read() and the statistics getters
+ * may be called from any thread. Everything else belongs to the control thread before polling starts
+ * or after it has stopped.
+ *
+ * Errors are negative errno values, named at each function. No function throws.
+ */
+#ifndef DEVMEM_DEVMEM_H
+#define DEVMEM_DEVMEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DEVMEM_API __attribute__((visibility("default")))
+
+struct rte_mempool;
+struct devmem_region;
+struct devmem_stack;
+struct devmem_shard;
+
+/* ------------------------------------------------------------------ regions */
+
+/** What a region is. Valid as long as the region is referenced. */
+struct devmem_region_info {
+    const char* spec;     /**< the spec in full, defaults filled in */
+    const char* provider; /**< "host", "opaque", ... */
+    uint64_t bytes;       /**< size, a multiple of page_bytes */
+    uint32_t page_bytes;  /**< a power of two */
+    int numa_node;        /**< -1 if unknown */
+    bool readable;        /**< the CPU may dereference `address` */
+    uint64_t address;     /**< device address of byte 0; not a host pointer unless `readable` */
+    int dmabuf_fd;        /**< -1 if the region has none */
+};
+
+/**
+ * Create a region from a spec: `PROVIDER:key=value,...`, for instance `host:size=1G` or
+ * `opaque:size=256M,page=64K`. Sizes take K, M, G.
+ *
+ * @param spec      the spec
+ * @param region    receives the region, with one reference held by the caller
+ * @param error     receives one line that names the key at fault and the valid ones; may be NULL
+ * @param error_len size of `error` in bytes
+ * @return 0; -EINVAL wrong spec (unknown provider or key, size not a multiple of the page, page not
+ *   a power of two); -ENOMEM memory is not to be had; -EOPNOTSUPP the provider cannot honour a key.
+ */
+DEVMEM_API int devmem_region_create(const char* spec, struct devmem_region** region, char* error,
+                                    size_t error_len);
+
+/**
+ * Drop the caller's reference. Memory goes when the last reference does: pools and outstanding
+ * tokens hold references of their own, so a region outlives its tokens. NULL is ignored.
+ */
+DEVMEM_API void devmem_region_release(struct devmem_region* region);
+
+/** Describe a region. Any thread. */
+DEVMEM_API void devmem_region_info_get(const struct devmem_region* region,
+                                       struct devmem_region_info* info);
+
+/**
+ * Copy bytes of the region to host memory through the provider: the slow way to look at payload,
+ * for tools and tests. Any thread.
+ *
+ * @return 0; -ERANGE outside the region; -EIO the provider failed.
+ */
+DEVMEM_API int devmem_region_read(const struct devmem_region* region, uint64_t offset, void* dst,
+                                  size_t len);
+
+/* -------------------------------------------------------------------- pools */
+
+/** How payload is cut: a region page holds `fragments_per_page` fragments of `fragment_bytes`. */
+struct devmem_fit {
+    uint32_t page_bytes;         /**< page of the pool, a power of two, at most the region's */
+    uint32_t fragment_bytes;     /**< what one payload mbuf holds */
+    uint32_t fragments_per_page; /**< at most 64 */
+    uint16_t mss;                /**< MSS to announce (RFC 9293 3.7.1): payload without options */
+};
+
+/**
+ * Choose a fragment size so that a full segment fills a fragment exactly and consecutive segments
+ * are adjacent in memory.
+ *
+ * @param mtu               IP MTU of the port, 576 (IPv4) or 1280 (IPv6) at least
+ * @param ipv6              segments carry an IPv6 header
+ * @param timestamps        segments carry the timestamp option (12 bytes, RFC 7323)
+ * @param region_page_bytes page of the region
+ * @param alignment         the fragment size becomes a multiple of it; 0 or 1 for none
+ * @param fit               the answer
+ * @return 0; -EINVAL MTU too small, page or alignment not a power of two, or a segment does not fit
+ *   a page.
+ */
+DEVMEM_API int devmem_fit(uint16_t mtu, bool ipv6, bool timestamps, uint32_t region_page_bytes,
+                          uint32_t alignment, struct devmem_fit* fit);
+
+/**
+ * Create a pool of mbufs whose data buffers are the fragments of a region, pinned as external
+ * buffers, on the mempool driver `page_pool`: mbuf i is fragment i % fragments_per_page of page
+ * i / fragments_per_page. The pool holds a reference on the region.
+ *
+ * @param name           mempool name, unique, shorter than RTE_MEMPOOL_NAMESIZE
+ * @param region         where the buffers are
+ * @param offset         first byte of the region to use, a multiple of page_bytes
+ * @param bytes          how much of it, a multiple of page_bytes; 0: to the region's end
+ * @param page_bytes     page of the pool: a power of two, at most the region's page; 0: the largest
+ *                       that keeps at most 64 fragments in a page
+ * @param fragment_bytes bytes per mbuf, 64 to 65535
+ * @param socket_id      NUMA node of the mbuf headers, or SOCKET_ID_ANY
+ * @return the pool, or NULL with rte_errno set: EINVAL, EEXIST, ENOMEM, ENAMETOOLONG.
+ */
+DEVMEM_API struct rte_mempool*
+devmem_pktmbuf_pool_create(const char* name, struct devmem_region* region, uint64_t offset,
+                           uint64_t bytes, uint32_t page_bytes, uint32_t fragment_bytes,
+                           int socket_id);
+
+/**
+ * Free a pool made by devmem_pktmbuf_pool_create() and its reference on the region.
+ * @return 0; -EBUSY fragments are still out (the pool is left as it is).
+ */
+DEVMEM_API int devmem_pktmbuf_pool_free(struct rte_mempool* pool);
+
+/** Counters of a `page_pool` mempool, with the names of the kernel's page_pool. */
+struct devmem_pool_stats {
+    uint64_t alloc_fast;             /**< pages from the lcore's own stack */
+    uint64_t alloc_slow;             /**< pages from the shared list */
+    uint64_t alloc_empty;            /**< allocations that found no whole page and had to salvage */
+    uint64_t alloc_failed;           /**< allocations refused: not enough free fragments */
+    uint64_t recycle_cached;         /**< pages returned to the lcore's own stack */
+    uint64_t recycle_cache_full;     /**< pages sent on because that stack was full */
+    uint64_t recycle_ring;           /**< pages returned to the shared list */
+    uint64_t salvaged;               /**< fragments taken from partly free pages */
+    uint64_t double_free;            /**< frees refused: the fragment was free already */
+    uint64_t foreign_free;           /**< frees refused: not an object of this pool */
+    uint64_t hold;                   /**< pages taken out of the free lists, ever */
+    uint64_t release;                /**< pages that became wholly free again, ever */
+    uint32_t pages;                  /**< pages of the pool */
+    uint32_t fragments_per_page;     /**< fragments in each (the last page may have fewer) */
+    uint32_t fragments;              /**< fragments of the pool */
+    uint32_t fragments_free;         /**< free now */
+};
+
+/**
+ * Read the counters of a pool. Any thread; the figures are exact when nothing runs.
+ * @return 0; -EINVAL the mempool is not on the `page_pool` driver.
+ */
+DEVMEM_API int devmem_pool_stats_get(const struct rte_mempool* pool,
+                                     struct devmem_pool_stats* stats);
+
+/* -------------------------------------------------------------------- ports */
+
+/** Where the header split happens. */
+enum devmem_split {
+    DEVMEM_SPLIT_HARDWARE, /**< in the port named by the user */
+    DEVMEM_SPLIT_SOFTWARE, /**< in `net_hds` */
+};
+
+/** An opened port. */
+struct devmem_port {
+    uint16_t port_id;        /**< the port that splits; give it to devmem_stack_create() */
+    enum devmem_split split; /**< where */
+    bool wrapped;            /**< the named port cannot split and was wrapped by `net_hds` */
+    char name[64];           /**< the name of the port the user named */
+    char driver[32];         /**< the driver of the port the user named */
+};
+
+/**
+ * Find or make the port a spec names: `tap:NAME` (a TAP interface made by `net_hds`), the name or
+ * PCI address of a probed DPDK port, or a vdev string (`net_ring0`, `net_af_packet0,iface=eth1`). A
+ * port that does not offer RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT is wrapped by `net_hds,lower=`.
+ *
+ * @param queues receive queues wanted; a TAP is made with so many
+ * @return 0; -ENODEV no such port; -EINVAL malformed spec; -ENOTSUP the port lacks what is needed
+ *   (the error text names it); or what the driver's probe returned.
+ */
+DEVMEM_API int devmem_port_open(const char* spec, uint16_t queues, struct devmem_port* port,
+                                char* error, size_t error_len);
+
+/** Close what devmem_port_open() made (ports it merely found are left alone). */
+DEVMEM_API void devmem_port_close(struct devmem_port* port);
+
+/* -------------------------------------------------------------------- stack */
+
+/** An IPv4 or IPv6 address. */
+struct devmem_addr {
+    uint8_t family;     /**< 4 or 6 */
+    uint8_t prefix_len; /**< of the subnet, for a local address; 32 or 128 otherwise */
+    uint8_t bytes[16];  /**< network order; IPv4 in the first four */
+};
+
+/**
+ * Parse `ADDR` or `ADDR/LEN`.
+ * @return 0; -EINVAL.
+ */
+DEVMEM_API int devmem_addr_parse(const char* text, struct devmem_addr* addr);
+
+/** Print an address without its prefix length. `text` takes at most 46 bytes. */
+DEVMEM_API void devmem_addr_format(const struct devmem_addr* addr, char* text, size_t len);
+
+/** devmem_stack_config.flags */
+#define DEVMEM_STACK_NO_TIMESTAMPS 0x1u /**< neither offer nor accept RFC 7323 timestamps */
+#define DEVMEM_STACK_NO_SACK 0x2u       /**< neither offer nor accept RFC 2018 SACK */
+#define DEVMEM_STACK_NO_WSCALE 0x4u     /**< neither offer nor accept RFC 7323 window scaling */
+
+/** What a stack is made of. Zero-initialise; a zero field takes its default. */
+struct devmem_stack_config {
+    size_t size;                        /**< sizeof(struct devmem_stack_config) */
+    uint16_t port_id;                   /**< a port that splits: see devmem_port_open() */
+    uint16_t shards;                    /**< shards, one receive and one transmit queue each; 1 */
+    uint32_t flags;                     /**< DEVMEM_STACK_* */
+    struct devmem_region* region;       /**< payload memory, shared out among the shards */
+    const struct devmem_addr* addrs;    /**< local addresses */
+    unsigned naddrs;
+    const struct devmem_addr* gateways; /**< next hops for what is off-link, one per family */
+    unsigned ngateways;
+    uint32_t max_connections;           /**< per shard; 4096 */
+    uint32_t fragment_bytes;            /**< 0: devmem_fit() for the port's MTU */
+    uint32_t rcv_window;                /**< largest receive window of a connection, bytes; 4 MiB */
+    uint32_t host_bytes;                /**< per shard: host memory for payload that was not split
+                                             off; 16 MiB */
+};
+
+/**
+ * Configure and start the port, share out the region, make the shards.
+ *
+ * @param error receives one line that says what is missing and how to get it
+ * @return 0; -EINVAL wrong configuration; -ENOTSUP the port cannot split or cannot check TCP
+ *   checksums; -ENOMEM; or what the driver returned.
+ */
+DEVMEM_API int devmem_stack_create(const struct devmem_stack_config* config,
+                                   struct devmem_stack** stack, char* error, size_t error_len);
+
+/**
+ * Stop the port and take the stack down. Connections are reset. Tokens that are still out stay
+ * valid and returnable: their pools go with the last of them. No shard may be polling.
+ */
+DEVMEM_API void devmem_stack_destroy(struct devmem_stack* stack);
+
+/** Shard `index` (0 to shards - 1) of a stack. */
+DEVMEM_API struct devmem_shard* devmem_stack_shard(struct devmem_stack* stack, unsigned index);
+
+/** The fit in force: fragment and page size of the payload pools, and the MSS announced. */
+DEVMEM_API void devmem_stack_fit(const struct devmem_stack* stack, struct devmem_fit* fit);
+
+/** Why an event was raised. */
+enum devmem_event_type {
+    DEVMEM_EVENT_ACCEPT,    /**< a connection waits in the listener's accept queue */
+    DEVMEM_EVENT_CONNECTED, /**< devmem_connect() succeeded */
+    DEVMEM_EVENT_READABLE,  /**< bytes or the end of the stream can be received */
+    DEVMEM_EVENT_WRITABLE,  /**< devmem_send() would accept bytes after having refused some */
+    DEVMEM_EVENT_CLOSED,    /**< the connection is gone; `error` is 0 or -ECONNRESET,
+                                 -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH */
+};
+
+/** A handle of a connection. It carries a generation: a stale one gives -EBADF, never another's. */
+typedef uint64_t devmem_conn_t;
+/** A handle of a listener. */
+typedef uint32_t devmem_listener_t;
+
+/** Something happened. READABLE and WRITABLE are raised once until the call they announce. */
+struct devmem_event {
+    enum devmem_event_type type;
+    int error;                  /**< CLOSED only */
+    devmem_conn_t conn;         /**< all but ACCEPT */
+    devmem_listener_t listener; /**< ACCEPT only */
+};
+
+/**
+ * Do the shard's work: receive a burst, run timers, transmit what is due. Never blocks, never
+ * allocates. Call it in a loop from the shard's thread.
+ *
+ * @param events receives up to `n` events; what does not fit is kept for the next call
+ * @param busy   if not NULL: whether any packet was received or sent or any timer ran
+ * @return the number of events
+ */
+DEVMEM_API unsigned devmem_shard_poll(struct devmem_shard* shard, struct devmem_event* events,
+                                      unsigned n, bool* busy);
+
+/** An address and a port. */
+struct devmem_endpoint {
+    struct devmem_addr addr;
+    uint16_t port; /**< host order */
+};
+
+/**
+ * Listen on a shard. To be reachable whichever queue a SYN arrives at, listen on every shard.
+ *
+ * @param port    TCP port, host order, on all local addresses
+ * @param backlog bound on connections half open or waiting to be accepted; further SYNs are dropped
+ *                and counted (`listen_overflow`)
+ * @return 0; -EADDRINUSE; -EINVAL port or backlog is 0; -ENOMEM too many listeners (16).
+ */
+DEVMEM_API int devmem_listen(struct devmem_shard* shard, uint16_t port, unsigned backlog,
+                             devmem_listener_t* listener);
+
+/** Stop listening. Connections not yet accepted are reset. @return 0; -EBADF. */
+DEVMEM_API int devmem_listen_close(struct devmem_shard* shard, devmem_listener_t listener);
+
+/** Take an established connection. @return 0; -EAGAIN none waits; -EBADF. */
+DEVMEM_API int devmem_accept(struct devmem_shard* shard, devmem_listener_t listener,
+                             devmem_conn_t* conn);
+
+/**
+ * Open a connection (RFC 9293 3.10.1, active). Completion is CONNECTED or CLOSED.
+ *
+ * @param remote where to
+ * @return 0; -EINVAL; -EADDRNOTAVAIL no local address of that family, or no free port; -ENETUNREACH
+ *   off-link and no gateway; -ENOMEM no free connection.
+ */
+DEVMEM_API int devmem_connect(struct devmem_shard* shard, const struct devmem_endpoint* remote,
+                              devmem_conn_t* conn);
+
+/** Who is at either end. @return 0; -EBADF. */
+DEVMEM_API int devmem_conn_endpoints(const struct devmem_shard* shard, devmem_conn_t conn,
+                                     struct devmem_endpoint* local, struct devmem_endpoint* remote);
+
+/** devmem_token.flags */
+#define DEVMEM_TOKEN_HOST 0x1u /**< the bytes arrived in host memory; `region` is readable */
+
+/**
+ * A run of payload bytes the application owns until it returns it. In-order: tokens of a connection,
+ * concatenated, are the stream.
+ */
+struct devmem_token {
+    uint64_t id;                  /**< name and generation; opaque */
+    struct devmem_region* region; /**< where; no reference is passed, the token holds one */
+    uint64_t offset;              /**< of the first byte in the region */
+    uint64_t address;             /**< device address of the first byte */
+    uint32_t length;              /**< bytes */
+    uint32_t flags;               /**< DEVMEM_TOKEN_* */
+};
+
+/**
+ * Receive in-order bytes as tokens. The application owns them until devmem_token_return().
+ *
+ * @return the number of tokens (> 0); 0 the peer closed and all was received; -EAGAIN nothing now;
+ *   -EBADF stale handle; -ECONNRESET, -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH the connection failed
+ *   (bytes that arrived in order before are received first).
+ */
+DEVMEM_API int devmem_recv(struct devmem_shard* shard, devmem_conn_t conn,
+                           struct devmem_token* tokens, unsigned n);
+
+/**
+ * Return tokens, from any thread, also after their connection or their stack is gone. Memory is
+ * recycled and the receive window opens.
+ *
+ * @return the number returned, if all were good; -ESTALE if one or more had been returned already or
+ *   never existed: those are counted and logged, the others are returned.
+ */
+DEVMEM_API int devmem_token_return(const struct devmem_token* tokens, unsigned n);
+
+/**
+ * Queue bytes of host memory for sending; they are copied. For requests and replies: at most 256 KiB
+ * wait at a time.
+ *
+ * @return bytes accepted (> 0); -EAGAIN the send buffer is full (a WRITABLE event follows); -EPIPE
+ *   the sending side is closed; -EBADF; -ENOTCONN not yet connected; -ENOMEM.
+ */
+DEVMEM_API int64_t devmem_send(struct devmem_shard* shard, devmem_conn_t conn, const void* data,
+                               size_t len);
+
+/** Close the sending side (FIN after what is queued). Receiving goes on. @return 0; -EBADF. */
+DEVMEM_API int devmem_shutdown(struct devmem_shard* shard, devmem_conn_t conn);
+
+/**
+ * Close. The handle is void at once; tokens stay valid. With bytes not yet received the peer gets a
+ * RST (RFC 2525 2.17), otherwise FIN, and the stack finishes the connection by itself.
+ * @return 0; -EBADF.
+ */
+DEVMEM_API int devmem_close(struct devmem_shard* shard, devmem_conn_t conn);
+
+/** Reset (RST). The handle is void at once; tokens stay valid. @return 0; -EBADF. */
+DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
+
+/* --------------------------------------------------------------- statistics */
+
+/** Every counter of a shard, with what it says. */
+#define DEVMEM_SHARD_STATS(X)                                                                      \
+    X(rx_packets, "packets taken from the port")                                                   \
+    X(rx_tcp_segments, "TCP segments that passed every check")                                     \
+    X(rx_payload_bytes, "payload bytes delivered in order to a receive queue")                     \
+    X(rx_device_bytes, "of these, bytes the port placed in the region")                            \
+    X(rx_host_bytes, "of these, bytes that arrived in host memory")                                \
+    X(rx_ooo_segments, "segments kept out of order")                                               \
+    X(rx_duplicate_bytes, "bytes that had been received already")                                  \
+    X(rx_fragments, "fragments the delivered bytes occupy")                                        \
+    X(tx_packets, "packets given to the port")                                                     \
+    X(tx_retransmits, "segments sent again (RFC 6298)")                                            \
+    X(tx_acks, "segments sent that carry nothing but an acknowledgement")                          \
+    X(tokens_delivered, "tokens given to the application")                                         \
+    X(split_early, "packets with header bytes in the region, read back through the provider")      \
+    X(split_late, "packets with payload bytes in the header mbuf")                                 \
+    X(conn_opened, "connections that reached ESTABLISHED")                                         \
+    X(conn_failed, "connections that ended with an error")                                         \
+    X(window_limited, "window updates held back: the pool cannot back more")                       \
+    X(drop_truncated, "frame shorter than its headers say")                                        \
+    X(drop_ethertype, "not IPv4, IPv6 or ARP")                                                     \
+    X(drop_ip_header, "malformed IPv4 or IPv6 header")                                             \
+    X(drop_ip_checksum, "wrong IPv4 header checksum")                                              \
+    X(drop_ip_fragment, "IP fragment: not reassembled")                                            \
+    X(drop_ip_protocol, "neither TCP, ICMP nor ICMPv6")                                            \
+    X(drop_not_ours, "destination is no local address")                                            \
+    X(drop_tcp_header, "malformed TCP header")                                                     \
+    X(drop_tcp_options, "malformed TCP options")                                                   \
+    X(drop_tcp_checksum, "wrong TCP checksum, or none the port would vouch for")                   \
+    X(drop_icmp, "malformed ICMP, ICMPv6 or ARP")                                                  \
+    X(drop_no_connection, "segment for no connection or listener (answered with RST)")             \
+    X(drop_listen_overflow, "SYN while the backlog was full")                                      \
+    X(drop_no_connection_slot, "SYN while every connection slot was taken")                        \
+    X(drop_out_of_window, "segment outside the receive window")                                    \
+    X(drop_paws, "segment older than the last by its timestamp (RFC 7323 5)")                      \
+    X(drop_after_close, "data after the application closed")                                       \
+    X(drop_no_host_fragment, "no host memory for payload that was not split off")                  \
+    X(drop_ooo_overlap, "out-of-order bytes dropped because an earlier segment holds them")        \
+    X(drop_no_neighbour, "packet dropped: the next hop did not answer ARP or ND")                  \
+    X(drop_tx_full, "packet dropped: the transmit queue was full")                                 \
+    X(stale_returns, "token returns refused: returned already, or never existed")
+
+/** Counters of a shard, all u64. */
+struct devmem_shard_stats {
+#define DEVMEM_STAT_FIELD(name, text) uint64_t name; /**< text */
+    DEVMEM_SHARD_STATS(DEVMEM_STAT_FIELD)
+#undef DEVMEM_STAT_FIELD
+};
+
+/** Read a shard's counters. Any thread. */
+DEVMEM_API void devmem_shard_stats_get(const struct devmem_shard* shard,
+                                       struct devmem_shard_stats* stats);
+
+/** The payload pool of a shard, for devmem_pool_stats_get(). */
+DEVMEM_API struct rte_mempool* devmem_shard_pool(const struct devmem_shard* shard);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DEVMEM_DEVMEM_H */

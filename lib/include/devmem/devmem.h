@@ -174,13 +174,15 @@ struct devmem_port {
     uint16_t port_id;        /**< the port that splits; give it to devmem_stack_create() */
     enum devmem_split split; /**< where */
     bool wrapped;            /**< the named port cannot split and was wrapped by `net_hds` */
+    bool created;            /**< the named port was made by devmem_port_open() */
+    uint16_t lower_id;       /**< the port the user named; port_id unless wrapped */
     char name[64];           /**< the name of the port the user named */
     char driver[32];         /**< the driver of the port the user named */
 };
 
 /**
- * Find or make the port a spec names: `tap:NAME` (a TAP interface made by `net_hds`), the name or
- * PCI address of a probed DPDK port, or a vdev string (`net_ring0`, `net_af_packet0,iface=eth1`). A
+ * Find or make the port a spec names: `tap:NAME[,mtu=N]` (a TAP interface made by `net_hds`), the
+ * name or PCI address of a probed DPDK port, or a vdev string (`net_ring0`, `net_af_packet0,iface=eth1`). A
  * port that does not offer RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT is wrapped by `net_hds,lower=`.
  *
  * @param queues receive queues wanted; a TAP is made with so many
@@ -262,8 +264,9 @@ enum devmem_event_type {
     DEVMEM_EVENT_CONNECTED, /**< devmem_connect() succeeded */
     DEVMEM_EVENT_READABLE,  /**< bytes or the end of the stream can be received */
     DEVMEM_EVENT_WRITABLE,  /**< devmem_send() would accept bytes after having refused some */
-    DEVMEM_EVENT_CLOSED,    /**< the connection is gone; `error` is 0 or -ECONNRESET,
-                                 -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH */
+    DEVMEM_EVENT_CLOSED,    /**< the connection is over; `error` is 0 or -ECONNRESET,
+                                 -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH. What arrived before can
+                                 still be received; devmem_close() gives the handle back */
 };
 
 /** A handle of a connection. It carries a generation: a stale one gives -EBADF, never another's. */

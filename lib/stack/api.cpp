@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The C functions of devmem.h that concern stacks, shards, connections and tokens.
+
+#include "lib/stack/payload_pool.h"
+#include "lib/stack/shard.h"
+#include "lib/stack/stack.h"
+
+#include <devmem/devmem.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <new>
+#include <string>
+
+int devmem_stack_create(const devmem_stack_config* config, devmem_stack** stack, char* error,
+                        std::size_t error_len)
+{
+    std::string text;
+    int rc = 0;
+    try {
+        rc = devmem_stack::create(*config, stack, text);
+    } catch (const std::bad_alloc&) {
+        rc = -ENOMEM;
+        text = "out of memory: ask for fewer connections per shard";
+    }
+    if (rc != 0 && error != nullptr && error_len != 0)
+        std::snprintf(error, error_len, "%s", text.c_str());
+    return rc;
+}
+
+void devmem_stack_destroy(devmem_stack* stack)
+{
+    delete stack;
+}
+
+devmem_shard* devmem_stack_shard(devmem_stack* stack, unsigned index)
+{
+    return index < stack->shards.size() ? stack->shards[index].get() : nullptr;
+}
+
+void devmem_stack_fit(const devmem_stack* stack, devmem_fit* fit)
+{
+    *fit = stack->fit;
+}
+
+unsigned devmem_shard_poll(devmem_shard* shard, devmem_event* events, unsigned n, bool* busy)
+{
+    return shard->poll(events, n, busy);
+}
+
+int devmem_listen(devmem_shard* shard, std::uint16_t port, unsigned backlog,
+                  devmem_listener_t* listener)
+{
+    try {
+        return shard->listen(port, backlog, listener);
+    } catch (const std::bad_alloc&) {
+        return -ENOMEM;
+    }
+}
+
+int devmem_listen_close(devmem_shard* shard, devmem_listener_t listener)
+{
+    return shard->listen_close(listener);
+}
+
+int devmem_accept(devmem_shard* shard, devmem_listener_t listener, devmem_conn_t* conn)
+{
+    return shard->accept(listener, conn);
+}
+
+int devmem_connect(devmem_shard* shard, const devmem_endpoint* remote, devmem_conn_t* conn)
+{
+    return shard->connect(*remote, conn);
+}
+
+int devmem_conn_endpoints(const devmem_shard* shard, devmem_conn_t conn, devmem_endpoint* local,
+                          devmem_endpoint* remote)
+{
+    return shard->endpoints(conn, local, remote);
+}
+
+int devmem_recv(devmem_shard* shard, devmem_conn_t conn, devmem_token* tokens, unsigned n)
+{
+    return shard->recv(conn, tokens, n);
+}
+
+int devmem_token_return(const devmem_token* tokens, unsigned n)
+{
+    return devmem::PayloadPool::return_tokens(tokens, n);
+}
+
+std::int64_t devmem_send(devmem_shard* shard, devmem_conn_t conn, const void* data, std::size_t len)
+{
+    return shard->send(conn, data, len);
+}
+
+int devmem_shutdown(devmem_shard* shard, devmem_conn_t conn)
+{
+    return shard->shutdown(conn);
+}
+
+int devmem_close(devmem_shard* shard, devmem_conn_t conn)
+{
+    return shard->close(conn, false);
+}
+
+int devmem_abort(devmem_shard* shard, devmem_conn_t conn)
+{
+    return shard->close(conn, true);
+}
+
+void devmem_shard_stats_get(const devmem_shard* shard, devmem_shard_stats* stats)
+{
+    shard->stats(stats);
+}
+
+rte_mempool* devmem_shard_pool(const devmem_shard* shard)
+{
+    return shard->payload_mempool();
+}

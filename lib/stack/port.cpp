@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// From what a user names to a port that splits.
+
+#include "lib/stack/log.h"
+
+#include <devmem/devmem.h>
+
+#include <rte_bus_vdev.h>
+#include <rte_dev.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+namespace {
+
+int fail(char* error, std::size_t error_len, int code, const std::string& text)
+{
+    if (error != nullptr && error_len != 0)
+        std::snprintf(error, error_len, "%s", text.c_str());
+    return code;
+}
+
+bool can_split(std::uint16_t port_id)
+{
+    rte_eth_dev_info info;
+    return rte_eth_dev_info_get(port_id, &info) == 0 &&
+           (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT) != 0;
+}
+
+int make_vdev(const std::string& name, const std::string& args, std::uint16_t* port_id,
+              std::string& text)
+{
+    if (const int rc = rte_eal_hotplug_add("vdev", name.c_str(), args.c_str()); rc != 0) {
+        text = "cannot make the port " + name + (args.empty() ? "" : "," + args) + ": " +
+               rte_strerror(-rc) + " (the driver's message is above)";
+        return rc;
+    }
+    if (rte_eth_dev_get_port_by_name(name.c_str(), port_id) != 0) {
+        text = name + " is no Ethernet device";
+        return -ENODEV;
+    }
+    return 0;
+}
+
+/// `tap:NAME[,mtu=N]`
+int open_tap(std::string_view spec, std::uint16_t queues, std::uint16_t* port_id, std::string& text)
+{
+    std::string_view iface = spec;
+    std::uint16_t mtu = 0;
+    if (const auto comma = spec.find(','); comma != std::string_view::npos) {
+        iface = spec.substr(0, comma);
+        const std::string_view option = spec.substr(comma + 1);
+        const std::string_view value = option.substr(std::min<std::size_t>(4, option.size()));
+        const auto [end, rc] = std::from_chars(value.data(), value.data() + value.size(), mtu);
+        if (!option.starts_with("mtu=") || rc != std::errc{} || end != value.data() + value.size()) {
+            text = "tap:" + std::string(spec) + ": '" + std::string(option) +
+                   "' is not mtu=N, the only option of a TAP";
+            return -EINVAL;
+        }
+    }
+    constexpr std::size_t kInterfaceName = 15; // IFNAMSIZ less the NUL
+    if (iface.empty() || iface.size() > kInterfaceName) {
+        text = "tap:" + std::string(spec) + ": an interface name has 1 to 15 characters";
+        return -EINVAL;
+    }
+    const std::string name = "net_hds_" + std::string(iface);
+    const std::string args =
+        "iface=" + std::string(iface) + ",queues=" + std::to_string(queues);
+    if (const int rc = make_vdev(name, args, port_id, text); rc != 0)
+        return rc;
+    if (mtu != 0) {
+        if (const int rc = rte_eth_dev_set_mtu(*port_id, mtu); rc != 0) {
+            text = "tap:" + std::string(spec) + ": the MTU is refused: " + rte_strerror(-rc);
+            rte_eal_hotplug_remove("vdev", name.c_str());
+            return rc;
+        }
+    }
+    return 0;
+}
+
+void remove_port(std::uint16_t port_id)
+{
+    char name[RTE_ETH_NAME_MAX_LEN];
+    if (rte_eth_dev_get_name_by_port(port_id, name) != 0)
+        return;
+    rte_eth_dev_stop(port_id);
+    rte_eth_dev_close(port_id);
+    rte_eal_hotplug_remove("vdev", name);
+}
+
+} // namespace
+
+int devmem_port_open(const char* spec, std::uint16_t queues, devmem_port* port, char* error,
+                     std::size_t error_len)
+{
+    *port = {};
+    const std::string_view text = spec;
+    std::string why;
+    std::uint16_t port_id = 0;
+
+    if (text.starts_with("tap:")) {
+        if (const int rc = open_tap(text.substr(4), queues, &port_id, why); rc != 0)
+            return fail(error, error_len, rc, why);
+        port->created = true;
+    } else if (rte_eth_dev_get_port_by_name(spec, &port_id) != 0) {
+        const auto comma = text.find(',');
+        const std::string name(text.substr(0, comma));
+        const std::string args(comma == std::string_view::npos ? "" : text.substr(comma + 1));
+        if (!name.starts_with("net_"))
+            return fail(error, error_len, -ENODEV,
+                        "no port '" + name + "': give tap:NAME, the name or PCI address of a probed " +
+                            "port (PCI devices need -a ADDRESS for EAL and a driver that DPDK can " +
+                            "use), or a vdev string such as net_af_packet0,iface=eth1");
+        if (const int rc = make_vdev(name, args, &port_id, why); rc != 0)
+            return fail(error, error_len, rc, why);
+        port->created = true;
+    }
+
+    rte_eth_dev_info info;
+    if (const int rc = rte_eth_dev_info_get(port_id, &info); rc != 0)
+        return fail(error, error_len, rc, std::string(spec) + ": the port does not describe itself");
+    rte_eth_dev_get_name_by_port(port_id, port->name);
+    std::snprintf(port->driver, sizeof(port->driver), "%s", info.driver_name);
+    port->port_id = port_id;
+    port->lower_id = port_id;
+    if (std::strcmp(info.driver_name, "net_hds") == 0) {
+        port->split = DEVMEM_SPLIT_SOFTWARE;
+        return 0;
+    }
+    if (can_split(port_id)) {
+        port->split = DEVMEM_SPLIT_HARDWARE;
+        return 0;
+    }
+
+    const std::string wrapper = "net_hds_over" + std::to_string(port_id);
+    const std::string args =
+        std::string("lower=") + port->name + ",queues=" + std::to_string(queues);
+    if (const int rc = make_vdev(wrapper, args, &port->port_id, why); rc != 0) {
+        if (port->created)
+            remove_port(port_id);
+        return fail(error, error_len, rc, why);
+    }
+    port->wrapped = true;
+    port->split = DEVMEM_SPLIT_SOFTWARE;
+    return 0;
+}
+
+void devmem_port_close(devmem_port* port)
+{
+    if (port->wrapped)
+        remove_port(port->port_id);
+    if (port->created)
+        remove_port(port->lower_id);
+    *port = {};
+}

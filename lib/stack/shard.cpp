@@ -1,0 +1,625 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+#include "lib/stack/shard.h"
+
+#include "lib/stack/log.h"
+#include "lib/stack/stack.h"
+#include "lib/tcp/isn.h"
+
+#include <rte_cycles.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+
+#include <algorithm>
+#include <cerrno>
+
+using namespace devmem;
+
+RTE_LOG_REGISTER(devmem_logtype, lib.devmem, NOTICE)
+
+devmem_shard::devmem_shard(const Config& config)
+    : stack_(*config.stack), queue_(config.queue), connections_(config.connections),
+      reserve_(config.reserve), slots_(std::make_unique<Slot[]>(config.connections)),
+      dirty_(config.connections), starved_(config.connections), events_(config.connections),
+      free_(config.connections), zombies_(config.connections),
+      scratch_(std::make_unique<std::uint8_t[]>(2 * std::size_t{kLargestFrame}))
+{
+    for (std::uint32_t i = 0; i < connections_; i++)
+        free_.push(i);
+    waiters_.reserve(connections_);
+    constexpr std::uint64_t kMicroseconds = 1'000'000;
+    us_per_cycle_ = static_cast<std::uint64_t>((static_cast<__uint128_t>(kMicroseconds) << 32) /
+                                               rte_get_tsc_hz());
+    tsc_start_ = rte_rdtsc();
+}
+
+std::unique_ptr<devmem_shard> devmem_shard::create(const Config& config, std::string& error)
+{
+    std::unique_ptr<devmem_shard> shard(new devmem_shard(config));
+    const int socket = config.payload.socket_id;
+    const std::string prefix = config.payload.name;
+
+    shard->payload_ = PayloadPool::create(config.payload, error);
+    if (shard->payload_ == nullptr)
+        return nullptr;
+    const PktmbufPoolLayout& device = shard->payload_->device_layout();
+    const PktmbufPoolLayout& host = shard->payload_->host_layout();
+    shard->credit_.fragment_bytes = device.fragment_bytes;
+
+    // Headers: as many as the port can hold for the fragments it can hold, a burst in hand, caches.
+    constexpr unsigned kCache = 256;
+    constexpr std::uint16_t kHeaderRoom = RTE_PKTMBUF_HEADROOM + 256;
+    const unsigned headers = 4096 + 2 * config.reserve;
+    shard->header_pool_ = rte_pktmbuf_pool_create((prefix + "_hdr").c_str(), headers, kCache, 0,
+                                                  kHeaderRoom, socket);
+    constexpr unsigned kTxMbufs = 4096;
+    shard->tx_pool_ = rte_pktmbuf_pool_create((prefix + "_tx").c_str(), kTxMbufs, kCache, 0,
+                                              RTE_MBUF_DEFAULT_BUF_SIZE, socket);
+    if (shard->header_pool_ == nullptr || shard->tx_pool_ == nullptr) {
+        error = "cannot make the header and transmit pools of " + prefix + ": " +
+                rte_strerror(rte_errno) + "; give EAL more memory (-m, or more hugepages)";
+        return nullptr;
+    }
+    shard->flows_ = std::make_unique<FlowTable>(config.connections, config.stack->secret);
+    shard->timers_ = std::make_unique<TimerWheel>(config.connections, 0);
+    shard->runs_ = std::make_unique<tcp::RunStore>(tcp::RunStoreConfig{
+        .device_fragments = device.fragments,
+        .device_fragment_bytes = device.fragment_bytes,
+        .device_fragments_per_page = device.fragments_per_page,
+        .host_fragments = host.fragments,
+        .host_fragment_bytes = host.fragment_bytes,
+        .host_fragments_per_page = host.fragments_per_page,
+    });
+    shard->ctx_ = std::make_unique<tcp::Context>(tcp::Context{
+        config.stack->tcp, *shard->runs_, shard->credit_, *shard, shard->counters_});
+    return shard;
+}
+
+devmem_shard::~devmem_shard()
+{
+    for (std::uint32_t i = 0; i < connections_; i++) {
+        if (slots_[i].used) {
+            current_ = &slots_[i];
+            slots_[i].tcp.reset(*ctx_);
+        }
+    }
+    rte_pktmbuf_free_bulk(tx_.data(), tx_count_);
+    if (payload_ != nullptr)
+        payload_->detach();
+    rte_mempool_free(header_pool_);
+    rte_mempool_free(tx_pool_);
+}
+
+void devmem_shard::abort_all()
+{
+    for (std::uint32_t i = 0; i < connections_; i++) {
+        if (!slots_[i].used)
+            continue;
+        current_ = &slots_[i];
+        slots_[i].tcp.abort(now_, *ctx_);
+        slots_[i].tcp.poll(now_, *ctx_);
+    }
+    tx_flush();
+}
+
+void devmem_shard::release(std::uint32_t first, std::uint32_t count)
+{
+    if (first < payload_->device_layout().fragments)
+        device_released_ += count;
+    payload_->put(first, count);
+}
+
+/* ------------------------------------------------------------------ work */
+
+unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
+{
+    now_ = static_cast<tcp::Time>(
+        (static_cast<__uint128_t>(rte_rdtsc() - tsc_start_) * us_per_cycle_) >> 32);
+    const std::uint64_t sent = stats_.tx_packets;
+    refresh_credit();
+    bool worked = receive_burst() != 0;
+    poll_dirty();
+    serve_starved();
+    timers_->advance(now_, [&](std::uint32_t slot) {
+        worked = true;
+        poll_slot(slot);
+    });
+    if (!waiters_.empty())
+        serve_waiters();
+    poll_dirty();
+    tx_flush();
+    reap_zombies();
+    if (busy != nullptr)
+        *busy = worked || stats_.tx_packets != sent;
+    return drain_events(events, n);
+}
+
+/// What the pool can still hold: every fragment that is neither with the port, nor held by a
+/// connection or the application, nor promised to a sender.
+void devmem_shard::refresh_credit()
+{
+    const auto held = static_cast<std::int64_t>(device_accepted_ - device_released_ -
+                                                payload_->device_returned());
+    const std::int64_t free =
+        static_cast<std::int64_t>(payload_->device_layout().fragments) - reserve_ - held;
+    credit_.free_bytes = free * credit_.fragment_bytes - credit_.promised_bytes;
+}
+
+void devmem_shard::serve_starved()
+{
+    // A few each time: with nothing to give, this is all that thousands of starved senders cost.
+    constexpr std::uint32_t kAtOnce = 16;
+    for (std::uint32_t i = std::min(starved_.size(), kAtOnce); i != 0; i--) {
+        const std::uint32_t index = starved_.pop();
+        Slot& slot = slots_[index];
+        if (slot.used && credit_.free_bytes <= 0) {
+            starved_.push(index);
+            continue;
+        }
+        slot.starved = false;
+        if (!slot.used)
+            continue;
+        current_ = &slot;
+        act(index, slot.tcp.window_check(now_, *ctx_));
+    }
+}
+
+void devmem_shard::mark_dirty(std::uint32_t index)
+{
+    if (!slots_[index].dirty) {
+        slots_[index].dirty = true;
+        dirty_.push(index);
+    }
+}
+
+void devmem_shard::poll_dirty()
+{
+    for (std::uint32_t i = dirty_.size(); i != 0; i--) {
+        const std::uint32_t index = dirty_.pop();
+        slots_[index].dirty = false;
+        poll_slot(index);
+    }
+}
+
+void devmem_shard::poll_slot(std::uint32_t index)
+{
+    Slot& slot = slots_[index];
+    if (!slot.used)
+        return;
+    current_ = &slot;
+    act(index, slot.tcp.poll(now_, *ctx_));
+}
+
+/// Do what the engine asks for.
+void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
+{
+    Slot& slot = slots_[index];
+    if ((actions & tcp::kPollNow) != 0) {
+        current_ = &slot;
+        actions |= slot.tcp.poll(now_, *ctx_);
+    }
+    if ((actions & tcp::kConnected) != 0) {
+        stats_.conn_opened++;
+        if (slot.listener == UINT8_MAX) {
+            raise(index, DEVMEM_EVENT_CONNECTED);
+        } else {
+            Listener& listener = listeners_[slot.listener];
+            listener.queue[listener.tail++ % listener.queue.size()] = handle(index);
+            listener.event = true;
+        }
+    }
+    if ((actions & tcp::kReadable) != 0)
+        raise(index, DEVMEM_EVENT_READABLE);
+    if ((actions & tcp::kWritable) != 0)
+        raise(index, DEVMEM_EVENT_WRITABLE);
+    if ((actions & tcp::kStarved) != 0 && !slot.starved) {
+        slot.starved = true;
+        starved_.push(index);
+    }
+    if ((actions & tcp::kClosed) != 0) {
+        over(index);
+        return;
+    }
+    if ((actions & tcp::kPoll) != 0)
+        mark_dirty(index);
+    arm(index);
+}
+
+void devmem_shard::arm(std::uint32_t index)
+{
+    const tcp::Time deadline = slots_[index].tcp.next_deadline();
+    if (deadline == tcp::kNever)
+        timers_->cancel(index);
+    else
+        timers_->schedule(index, deadline);
+}
+
+/* ----------------------------------------------------------------- slots */
+
+devmem_conn_t devmem_shard::handle(std::uint32_t index) const
+{
+    return devmem_conn_t{slots_[index].generation} << 32 | index;
+}
+
+devmem_shard::Slot* devmem_shard::lookup(devmem_conn_t conn)
+{
+    const auto index = static_cast<std::uint32_t>(conn);
+    if (index >= connections_)
+        return nullptr;
+    Slot& slot = slots_[index];
+    return slot.owned && slot.generation == conn >> 32 ? &slot : nullptr;
+}
+
+std::uint32_t devmem_shard::allocate_slot()
+{
+    if (free_.empty()) {
+        next_reap_ = 0;
+        reap_zombies();
+        if (free_.empty())
+            return kNoSlot;
+    }
+    const std::uint32_t index = free_.pop();
+    Slot& slot = slots_[index];
+    slot.generation++;
+    slot.delivered = 0;
+    slot.listener = UINT8_MAX;
+    slot.events = 0;
+    slot.used = true;
+    slot.owned = false;
+    slot.mac_known = false;
+    payload_->forget_returned(index);
+    return index;
+}
+
+FlowKey devmem_shard::key_of(const wire::Flow& flow) const
+{
+    return {flow.dst, flow.src, flow.dst_port, flow.src_port};
+}
+
+void devmem_shard::install(std::uint32_t index, const wire::Flow& flow)
+{
+    slots_[index].flow = flow;
+    const FlowKey key = key_of(flow);
+    flows_->insert(flows_->hash(key), key, index);
+    slots_[index].in_table = true;
+}
+
+/// The slot can serve another connection once every token of this one is back: returns are counted
+/// by slot.
+void devmem_shard::free_slot(std::uint32_t index)
+{
+    Slot& slot = slots_[index];
+    leave_backlog(slot);
+    current_ = &slot;
+    slot.tcp.reset(*ctx_);
+    slot.used = false;
+    slot.owned = false;
+    slot.generation++;
+    zombies_.push(index);
+}
+
+void devmem_shard::reap_zombies()
+{
+    constexpr tcp::Time kInterval = 1'000;
+    if (zombies_.empty() || now_ < next_reap_)
+        return;
+    next_reap_ = now_ + kInterval;
+    for (std::uint32_t i = zombies_.size(); i != 0; i--) {
+        const std::uint32_t index = zombies_.pop();
+        const bool back = payload_->returned_by(index)->load(std::memory_order_acquire) ==
+                          slots_[index].delivered;
+        // A slot in a queue of work is not done either: the queues hold each slot at most once.
+        const bool idle = !slots_[index].dirty && !slots_[index].event_queued &&
+                          !slots_[index].starved;
+        (back && idle ? free_ : zombies_).push(index);
+    }
+}
+
+void devmem_shard::leave_backlog(Slot& slot)
+{
+    if (slot.listener != UINT8_MAX) {
+        listeners_[slot.listener].pending--;
+        slot.listener = UINT8_MAX;
+    }
+}
+
+/// The engine is done with a connection.
+void devmem_shard::over(std::uint32_t index)
+{
+    Slot& slot = slots_[index];
+    if (slot.tcp.error() != 0)
+        stats_.conn_failed++;
+    timers_->cancel(index);
+    if (slot.in_table) {
+        const FlowKey key = key_of(slot.flow);
+        flows_->erase(flows_->hash(key), key);
+        slot.in_table = false;
+    }
+    if (slot.owned)
+        raise(index, DEVMEM_EVENT_CLOSED);
+    else
+        free_slot(index);
+}
+
+/* ---------------------------------------------------------------- events */
+
+void devmem_shard::raise(std::uint32_t index, devmem_event_type type)
+{
+    Slot& slot = slots_[index];
+    if (!slot.owned)
+        return; // told when it is accepted
+    slot.events = static_cast<std::uint8_t>(slot.events | 1u << type);
+    if (!slot.event_queued) {
+        slot.event_queued = true;
+        events_.push(index);
+    }
+}
+
+unsigned devmem_shard::drain_events(devmem_event* events, unsigned n)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < kListeners && count < n; i++) {
+        if (!listeners_[i].event)
+            continue;
+        listeners_[i].event = false;
+        events[count++] = {DEVMEM_EVENT_ACCEPT, 0, 0, i};
+    }
+    while (count < n && !events_.empty()) {
+        const std::uint32_t index = events_.pop();
+        Slot& slot = slots_[index];
+        slot.event_queued = false;
+        for (unsigned type = 0; type <= DEVMEM_EVENT_CLOSED && slot.events != 0; type++) {
+            if ((slot.events & 1u << type) == 0)
+                continue;
+            if (count == n) {
+                slot.event_queued = true;
+                events_.push(index);
+                break;
+            }
+            slot.events = static_cast<std::uint8_t>(slot.events & ~(1u << type));
+            if (slot.owned)
+                events[count++] = {static_cast<devmem_event_type>(type),
+                                   type == DEVMEM_EVENT_CLOSED ? slot.tcp.error() : 0,
+                                   handle(index), 0};
+        }
+    }
+    return count;
+}
+
+/* ----------------------------------------------------- what an application does */
+
+int devmem_shard::listen(std::uint16_t port, unsigned backlog, devmem_listener_t* listener)
+{
+    if (port == 0 || backlog == 0)
+        return -EINVAL;
+    Listener* place = nullptr;
+    for (Listener& l : listeners_) {
+        if (l.port == port)
+            return -EADDRINUSE;
+        if (l.port == 0 && l.pending == 0 && place == nullptr)
+            place = &l;
+    }
+    if (place == nullptr)
+        return -ENOMEM;
+    *place = Listener{};
+    place->port = port;
+    place->backlog = std::min(backlog, connections_);
+    place->queue.resize(place->backlog + 1u);
+    *listener = static_cast<devmem_listener_t>(place - listeners_.data());
+    return 0;
+}
+
+int devmem_shard::listen_close(devmem_listener_t listener)
+{
+    if (listener >= kListeners || listeners_[listener].port == 0)
+        return -EBADF;
+    listeners_[listener].port = 0;
+    listeners_[listener].event = false;
+    for (std::uint32_t i = 0; i < connections_; i++) {
+        Slot& slot = slots_[i];
+        if (!slot.used || slot.listener != listener)
+            continue;
+        current_ = &slot;
+        act(i, slot.tcp.abort(now_, *ctx_) | tcp::kPollNow);
+    }
+    return 0;
+}
+
+int devmem_shard::accept(devmem_listener_t listener, devmem_conn_t* conn)
+{
+    if (listener >= kListeners || listeners_[listener].port == 0)
+        return -EBADF;
+    Listener& l = listeners_[listener];
+    while (l.head != l.tail) {
+        const devmem_conn_t candidate = l.queue[l.head++ % l.queue.size()];
+        const auto index = static_cast<std::uint32_t>(candidate);
+        Slot& slot = slots_[index];
+        if (!slot.used || slot.generation != candidate >> 32)
+            continue; // reset while it waited
+        leave_backlog(slot);
+        slot.owned = true;
+        if (slot.tcp.readable_bytes() != 0 || slot.tcp.peer_closed())
+            raise(index, DEVMEM_EVENT_READABLE);
+        *conn = candidate;
+        return 0;
+    }
+    return -EAGAIN;
+}
+
+std::uint32_t devmem_shard::flow_hash(const wire::Flow& flow, std::uint32_t salt) const
+{
+    FlowKey key = key_of(flow);
+    key.remote.bytes[15] = static_cast<std::uint8_t>(key.remote.bytes[15] ^ (salt + 1) << 4);
+    return flows_->hash(key);
+}
+
+tcp::Seq devmem_shard::initial_sequence(const wire::Flow& flow) const
+{
+    return tcp::initial_sequence(stack_.secret, flow.src.bytes, flow.src_port, flow.dst.bytes,
+                                 flow.dst_port, now_);
+}
+
+/// So that a full segment fills a fragment: with timestamps, 12 bytes of what MSS counts are options
+/// (RFC 6691).
+std::uint16_t devmem_shard::announced_mss(std::uint8_t family, bool timestamps) const
+{
+    const std::uint32_t headers = family == 4 ? 20 + 20 : 40 + 20;
+    const std::uint32_t by_mtu = stack_.mtu - headers;
+    const std::uint32_t by_fit = stack_.payload_per_fragment + (timestamps ? 12u : 0u);
+    return static_cast<std::uint16_t>(std::min(by_mtu, by_fit));
+}
+
+std::uint16_t devmem_shard::ephemeral_port(const wire::Flow& flow)
+{
+    // RFC 6056 3.3.3: an offset by hash of the destination, then upwards.
+    constexpr std::uint32_t kFirst = 32768, kCount = 65536 - kFirst;
+    wire::Flow trial = flow;
+    const std::uint32_t offset = flow_hash(flow, 2);
+    for (std::uint32_t i = 0; i < kCount; i++) {
+        trial.src_port = static_cast<std::uint16_t>(kFirst + (offset + next_port_++) % kCount);
+        const FlowKey key = key_of(trial);
+        if (flows_->find(flows_->hash(key), key) == FlowTable::kNotFound)
+            return trial.src_port;
+    }
+    return 0;
+}
+
+int devmem_shard::connect(const devmem_endpoint& remote, devmem_conn_t* conn)
+{
+    if ((remote.addr.family != 4 && remote.addr.family != 6) || remote.port == 0)
+        return -EINVAL;
+    wire::Ip local, next_hop;
+    wire::Flow flow{};
+    flow.dst = to_ip(remote.addr);
+    if (!stack_.route(flow.dst, &local, &next_hop))
+        return local.family == 0 ? -EADDRNOTAVAIL : -ENETUNREACH;
+    flow.src = local;
+    flow.dst_port = remote.port;
+    flow.src_mac = stack_.mac;
+    flow.src_port = ephemeral_port(flow);
+    if (flow.src_port == 0)
+        return -EADDRNOTAVAIL;
+    const std::uint32_t index = allocate_slot();
+    if (index == kNoSlot)
+        return -ENOMEM;
+    Slot& slot = slots_[index];
+    install(index, flow);
+    slot.owned = true;
+    slot.mac_known = stack_.neighbours.resolve(next_hop, &slot.flow.dst_mac);
+    if (!slot.mac_known)
+        waiters_.push_back({index, slot.generation, next_hop, 0, now_});
+    *conn = handle(index);
+    current_ = &slot;
+    act(index, slot.tcp.open_active(initial_sequence(flow),
+                                    announced_mss(flow.dst.family, stack_.tcp.timestamps),
+                                    announced_mss(flow.dst.family, false), flow_hash(flow, 1),
+                                    payload_->returned_by(index), now_, *ctx_));
+    return 0;
+}
+
+int devmem_shard::endpoints(devmem_conn_t conn, devmem_endpoint* local,
+                            devmem_endpoint* remote) const
+{
+    const Slot* slot = const_cast<devmem_shard*>(this)->lookup(conn);
+    if (slot == nullptr)
+        return -EBADF;
+    *local = {to_addr(slot->flow.src), slot->flow.src_port};
+    *remote = {to_addr(slot->flow.dst), slot->flow.dst_port};
+    return 0;
+}
+
+int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
+{
+    Slot* slot = lookup(conn);
+    if (slot == nullptr)
+        return -EBADF;
+    const auto index = static_cast<std::uint32_t>(conn);
+    current_ = slot;
+    unsigned count = 0;
+    tcp::Run run;
+    while (count < n && slot->tcp.receive(&run, *ctx_)) {
+        payload_->make_token(run, index, &tokens[count]);
+        slot->delivered += run.count;
+        stats_.rx_fragments += run.count;
+        (tokens[count].flags & DEVMEM_TOKEN_HOST ? stats_.rx_host_bytes : stats_.rx_device_bytes) +=
+            run.len;
+        count++;
+    }
+    if (count != 0) {
+        payload_->tokens_made(count);
+        stats_.tokens_delivered += count;
+        if (slot->tcp.readable_bytes() != 0 || slot->tcp.peer_closed())
+            raise(index, DEVMEM_EVENT_READABLE);
+        return static_cast<int>(count);
+    }
+    if (slot->tcp.peer_closed())
+        return 0;
+    return slot->tcp.error() != 0 ? slot->tcp.error() : -EAGAIN;
+}
+
+std::int64_t devmem_shard::send(devmem_conn_t conn, const void* data, std::size_t len)
+{
+    Slot* slot = lookup(conn);
+    if (slot == nullptr)
+        return -EBADF;
+    current_ = slot;
+    const std::int64_t taken =
+        slot->tcp.send({static_cast<const std::byte*>(data), len}, *ctx_);
+    if (taken == 0)
+        return len == 0 ? 0 : -EAGAIN;
+    if (taken > 0)
+        mark_dirty(static_cast<std::uint32_t>(conn));
+    return taken;
+}
+
+int devmem_shard::shutdown(devmem_conn_t conn)
+{
+    Slot* slot = lookup(conn);
+    if (slot == nullptr)
+        return -EBADF;
+    current_ = slot;
+    act(static_cast<std::uint32_t>(conn), slot->tcp.shutdown(now_, *ctx_));
+    return 0;
+}
+
+int devmem_shard::close(devmem_conn_t conn, bool abort)
+{
+    Slot* slot = lookup(conn);
+    if (slot == nullptr)
+        return -EBADF;
+    const auto index = static_cast<std::uint32_t>(conn);
+    slot->owned = false;
+    slot->events = 0;
+    if (!slot->in_table) { // over() was here already
+        free_slot(index);
+        return 0;
+    }
+    current_ = slot;
+    act(index, (abort ? slot->tcp.abort(now_, *ctx_) : slot->tcp.close(now_, *ctx_)));
+    return 0;
+}
+
+void devmem_shard::stats(devmem_shard_stats* stats) const
+{
+    // Each counter has one writer, the shard's thread; a reader sees each whole, not all at once.
+    const auto* from = reinterpret_cast<const std::uint64_t*>(&stats_);
+    auto* to = reinterpret_cast<std::uint64_t*>(stats);
+    for (std::size_t i = 0; i < sizeof(stats_) / sizeof(*from); i++)
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    const auto engine = [](const std::uint64_t& counter) {
+        return __atomic_load_n(&counter, __ATOMIC_RELAXED);
+    };
+    stats->rx_payload_bytes = engine(counters_.payload_bytes);
+    stats->rx_ooo_segments = engine(counters_.ooo_segments);
+    stats->rx_duplicate_bytes = engine(counters_.duplicate_bytes);
+    stats->tx_retransmits = engine(counters_.retransmits);
+    stats->tx_acks = engine(counters_.pure_acks);
+    stats->window_limited = engine(counters_.window_limited);
+    stats->drop_out_of_window = engine(counters_.out_of_window);
+    stats->drop_paws = engine(counters_.paws);
+    stats->drop_after_close = engine(counters_.after_close);
+    stats->drop_ooo_overlap = engine(counters_.ooo_overlap_bytes);
+    stats->stale_returns = payload_->stale_returns();
+}

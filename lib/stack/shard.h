@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A shard: one queue pair, its connections, its payload pool. Owned by one thread, shares nothing
+// that a packet needs.
+#pragma once
+
+#include "lib/stack/flow_table.h"
+#include "lib/stack/index_queue.h"
+#include "lib/stack/payload_pool.h"
+#include "lib/stack/timer_wheel.h"
+#include "lib/tcp/connection.h"
+#include "lib/wire/frame.h"
+
+#include <devmem/devmem.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+struct rte_mbuf;
+struct rte_mempool;
+struct devmem_stack;
+
+struct devmem_shard final : devmem::tcp::Sink {
+    struct Config {
+        devmem_stack* stack;
+        std::uint16_t queue;
+        std::uint32_t connections;
+        std::uint32_t reserve; ///< fragments the port keeps posted: never promised to a sender
+        devmem::PayloadPool::Config payload;
+    };
+
+    static std::unique_ptr<devmem_shard> create(const Config& config, std::string& error);
+    ~devmem_shard();
+    devmem_shard(const devmem_shard&) = delete;
+    devmem_shard& operator=(const devmem_shard&) = delete;
+
+    unsigned poll(devmem_event* events, unsigned n, bool* busy);
+
+    int listen(std::uint16_t port, unsigned backlog, devmem_listener_t* listener);
+    int listen_close(devmem_listener_t listener);
+    int accept(devmem_listener_t listener, devmem_conn_t* conn);
+    int connect(const devmem_endpoint& remote, devmem_conn_t* conn);
+    int endpoints(devmem_conn_t conn, devmem_endpoint* local, devmem_endpoint* remote) const;
+    int recv(devmem_conn_t conn, devmem_token* tokens, unsigned n);
+    std::int64_t send(devmem_conn_t conn, const void* data, std::size_t len);
+    int shutdown(devmem_conn_t conn);
+    int close(devmem_conn_t conn, bool abort);
+    void stats(devmem_shard_stats* stats) const;
+
+    /// Reset every connection and send what that takes: before the port stops.
+    void abort_all();
+
+    rte_mempool* header_pool() const { return header_pool_; }
+    rte_mempool* payload_mempool() const { return payload_->device_mempool(); }
+
+    // tcp::Sink
+    bool emit(const devmem::tcp::SegmentOut& segment) override;
+    void release(std::uint32_t first, std::uint32_t count) override;
+
+private:
+    static constexpr std::uint32_t kNoSlot = UINT32_MAX;
+    static constexpr unsigned kBurst = 64;
+    static constexpr unsigned kListeners = 16;
+    /// Ethernet with two VLAN tags, and the largest IP packet.
+    static constexpr std::uint32_t kLargestFrame = 14 + 8 + 40 + 65535;
+    /// Runs a pending segment may have. The largest frame, 64 KiB in fragments of 64 bytes, makes
+    /// fewer unless its fragments are scattered; a frame that makes more is dropped.
+    static constexpr unsigned kRuns = 512;
+
+    /// A connection and what the shard keeps beside the engine's state.
+    struct Slot {
+        devmem::tcp::Connection tcp;
+        devmem::wire::Flow flow; ///< as we send: src is us
+        std::uint32_t generation = 0;
+        std::uint32_t delivered = 0; ///< fragments given out as tokens
+        std::uint8_t listener = UINT8_MAX; ///< whose backlog it counts in, until accepted
+        std::uint8_t events = 0;     ///< bits of devmem_event_type, to be raised
+        bool used = false;           ///< has engine state
+        bool owned = false;          ///< the application holds the handle
+        bool in_table = false;
+        bool mac_known = false;
+        bool dirty = false;          ///< in dirty_
+        bool event_queued = false;   ///< in events_
+        bool starved = false;        ///< in starved_
+    };
+
+    struct Listener {
+        std::uint16_t port = 0; ///< 0: free
+        std::uint32_t backlog = 0;
+        std::uint32_t pending = 0; ///< half open or waiting to be accepted
+        std::vector<devmem_conn_t> queue; ///< ring of established connections, backlog + 1 places
+        std::size_t head = 0, tail = 0;
+        bool event = false;
+    };
+
+    /// In-order segments of one connection within a burst, told to the engine as one.
+    struct Pending {
+        std::uint32_t slot = kNoSlot;
+        devmem::tcp::Segment segment{};
+        devmem::wire::TcpOptions options;
+        std::uint32_t runs = 0;
+    };
+
+    /// A connection that waits for the MAC of its next hop.
+    struct Waiter {
+        std::uint32_t slot;
+        std::uint32_t generation;
+        devmem::wire::Ip next_hop;
+        unsigned tries;
+        devmem::tcp::Time next_try;
+    };
+
+    explicit devmem_shard(const Config& config);
+
+    // rx.cpp
+    unsigned receive_burst();
+    void receive(rte_mbuf* m);
+    void receive_tcp(rte_mbuf* m, const devmem::wire::Packet& packet);
+    void receive_arp(std::span<const std::uint8_t> frame, const devmem::wire::Packet& packet);
+    void receive_icmp(std::span<const std::uint8_t> frame, const devmem::wire::Packet& packet);
+    std::span<const std::uint8_t> gather(const rte_mbuf* m, std::uint32_t bytes);
+    bool checksum_good(const rte_mbuf* m, const devmem::wire::Packet& packet);
+    bool take_payload(rte_mbuf** packet_mbufs, const devmem::wire::Packet& packet,
+                      std::uint32_t* runs);
+    bool take_host_bytes(const std::uint8_t* bytes, std::uint32_t len, std::uint32_t* runs);
+    void append_run(const devmem::tcp::Run& run, std::uint32_t begin, std::uint32_t* runs);
+    void put_runs(std::uint32_t begin, std::uint32_t end);
+    bool joins_pending(std::uint32_t slot, const devmem::tcp::Segment& segment,
+                       const devmem::wire::TcpOptions& options) const;
+    void flush_pending();
+    void count_drop(devmem::wire::Verdict verdict);
+    void no_connection(const devmem::wire::Packet& packet, const devmem::tcp::Segment& segment);
+    bool open_passive(const devmem::wire::Packet& packet, const devmem::tcp::Segment& segment);
+
+    // tx.cpp
+    rte_mbuf* tx_mbuf();
+    void tx_push(rte_mbuf* m);
+    void tx_flush();
+    void tx_frame(std::span<const std::uint8_t> frame);
+    bool tx_segment(const devmem::wire::Flow& flow, const devmem::tcp::SegmentOut& segment);
+    void ask_neighbour(const devmem::wire::Ip& next_hop, const devmem::wire::Ip& local);
+    void serve_waiters();
+
+    // shard.cpp
+    Slot* lookup(devmem_conn_t conn);
+    devmem_conn_t handle(std::uint32_t slot) const;
+    std::uint32_t allocate_slot();
+    void install(std::uint32_t slot, const devmem::wire::Flow& flow);
+    void free_slot(std::uint32_t slot);
+    void reap_zombies();
+    void act(std::uint32_t slot, std::uint32_t actions);
+    void over(std::uint32_t slot);
+    void leave_backlog(Slot& slot);
+    void mark_dirty(std::uint32_t slot);
+    void raise(std::uint32_t slot, devmem_event_type type);
+    void poll_slot(std::uint32_t slot);
+    void poll_dirty();
+    void arm(std::uint32_t slot);
+    void refresh_credit();
+    void serve_starved();
+    unsigned drain_events(devmem_event* events, unsigned n);
+    std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
+    std::uint16_t announced_mss(std::uint8_t family, bool timestamps) const;
+    std::uint32_t flow_hash(const devmem::wire::Flow& flow, std::uint32_t salt) const;
+    devmem::tcp::Seq initial_sequence(const devmem::wire::Flow& flow) const;
+    devmem::FlowKey key_of(const devmem::wire::Flow& flow) const;
+
+    devmem_stack& stack_;
+    const std::uint16_t queue_;
+    const std::uint32_t connections_;
+    const std::uint32_t reserve_;
+
+    devmem::PayloadPool* payload_ = nullptr;
+    rte_mempool* header_pool_ = nullptr;
+    rte_mempool* tx_pool_ = nullptr;
+
+    devmem::tcp::Time now_ = 0;
+    std::uint64_t us_per_cycle_ = 0; ///< in 2^-32 us
+    std::uint64_t tsc_start_ = 0;
+
+    std::unique_ptr<Slot[]> slots_;
+    std::unique_ptr<devmem::FlowTable> flows_;
+    std::unique_ptr<devmem::TimerWheel> timers_;
+    std::unique_ptr<devmem::tcp::RunStore> runs_;
+    devmem::tcp::Credit credit_;
+    devmem::tcp::Counters counters_;
+    std::unique_ptr<devmem::tcp::Context> ctx_;
+    Slot* current_ = nullptr; ///< whose segments emit() sends
+
+    std::uint64_t device_accepted_ = 0; ///< device fragments taken from the port, ever
+    std::uint64_t device_released_ = 0; ///< of these, put back without becoming a token
+
+    devmem::IndexQueue dirty_, starved_, events_, free_, zombies_;
+    std::array<Listener, kListeners> listeners_;
+    std::vector<Waiter> waiters_;
+    std::uint32_t neighbour_version_ = 0;
+    devmem::tcp::Time next_reap_ = 0;
+    std::uint16_t next_port_ = 0;
+    std::uint16_t ip_id_ = 0;
+
+    Pending pending_;
+    std::array<devmem::tcp::Run, kRuns> runs_buffer_;
+    std::array<rte_mbuf*, kBurst> done_{}; ///< header mbufs to free together
+    unsigned done_count_ = 0;
+    std::array<rte_mbuf*, kBurst> tx_{};
+    unsigned tx_count_ = 0;
+    std::unique_ptr<std::uint8_t[]> scratch_; ///< two whole frames: one read, one written
+
+    devmem_shard_stats stats_{};
+};

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A stack: one port, its addresses, what its shards share.
+#pragma once
+
+#include "lib/stack/neighbours.h"
+#include "lib/stack/shard.h"
+#include "lib/tcp/connection.h"
+
+#include <devmem/devmem.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+struct devmem_stack {
+    static int create(const devmem_stack_config& config, devmem_stack** stack, std::string& error);
+    ~devmem_stack();
+
+    /// The index of a local address, or -1.
+    int local_address(const devmem::wire::Ip& ip) const;
+    /// Whether a neighbour may be asked for this address with Neighbor Discovery or ARP.
+    bool route(const devmem::wire::Ip& remote, devmem::wire::Ip* local,
+               devmem::wire::Ip* next_hop) const;
+
+    std::uint16_t port_id = 0;
+    std::uint16_t mtu = 0;
+    devmem::wire::Mac mac{};
+    std::vector<devmem_addr> addrs;
+    std::vector<devmem::wire::Ip> ips; ///< of `addrs`
+    std::vector<devmem_addr> gateways;
+    devmem_fit fit{};
+    std::uint32_t payload_per_fragment = 0; ///< what a full segment carries: fit.mss less options
+    devmem::tcp::Config tcp;
+    std::array<std::uint64_t, 2> secret{}; ///< keys ISNs, timestamp offsets and the flow tables
+    devmem::Neighbours neighbours;
+    std::vector<std::unique_ptr<devmem_shard>> shards;
+
+private:
+    devmem_stack() = default;
+    int configure_port(const devmem_stack_config& config, std::string& error);
+    int make_shards(const devmem_stack_config& config, std::string& error);
+    int setup_queues(std::string& error);
+
+    bool started_ = false;
+    std::uint16_t descriptors_ = 0;
+    std::vector<std::uint32_t> split_; ///< header protocols to split at; empty: at a byte count
+    std::uint16_t split_bytes_ = 0;
+};
+
+namespace devmem {
+
+wire::Ip to_ip(const devmem_addr& addr);
+devmem_addr to_addr(const wire::Ip& ip);
+
+} // namespace devmem

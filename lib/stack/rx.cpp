@@ -477,6 +477,7 @@ void devmem_shard::receive_icmp(std::span<const std::uint8_t> frame, const wire:
                           unreachable.src_port};
         const std::uint32_t slot = flows_->find(flows_->hash(key), key);
         if (slot != FlowTable::kNotFound) {
+            flush_pending();
             current_ = &slots_[slot];
             act(slot, slots_[slot].tcp.unreachable(-EHOSTUNREACH, now_, *ctx_));
         }

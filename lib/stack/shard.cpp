@@ -205,9 +205,7 @@ void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
         if (slot.listener == UINT8_MAX) {
             raise(index, DEVMEM_EVENT_CONNECTED);
         } else {
-            Listener& listener = listeners_[slot.listener];
-            listener.queue[listener.tail++ % listener.queue.size()] = handle(index);
-            listener.event = true;
+            offer(listeners_[slot.listener], handle(index));
         }
     }
     if ((actions & tcp::kReadable) != 0)
@@ -315,6 +313,25 @@ void devmem_shard::reap_zombies()
                           !slots_[index].starved;
         (back && idle ? free_ : zombies_).push(index);
     }
+}
+
+/// Put an established connection where accept() finds it. At most `backlog` of the queue's entries
+/// are alive; the others were reset while they waited and make room when it is needed.
+void devmem_shard::offer(Listener& listener, devmem_conn_t conn)
+{
+    const std::size_t size = listener.queue.size();
+    if (listener.tail - listener.head == size) {
+        std::size_t kept = listener.head;
+        for (std::size_t i = listener.head; i != listener.tail; i++) {
+            const devmem_conn_t waiting = listener.queue[i % size];
+            const Slot& slot = slots_[static_cast<std::uint32_t>(waiting)];
+            if (slot.used && slot.generation == waiting >> 32)
+                listener.queue[kept++ % size] = waiting;
+        }
+        listener.tail = kept;
+    }
+    listener.queue[listener.tail++ % size] = conn;
+    listener.event = true;
 }
 
 void devmem_shard::leave_backlog(Slot& slot)

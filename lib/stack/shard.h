@@ -153,6 +153,7 @@ private:
     void reap_zombies();
     void act(std::uint32_t slot, std::uint32_t actions);
     void over(std::uint32_t slot);
+    void offer(Listener& listener, devmem_conn_t conn);
     void leave_backlog(Slot& slot);
     void mark_dirty(std::uint32_t slot);
     void raise(std::uint32_t slot, devmem_event_type type);

@@ -343,9 +343,7 @@ devmem_stack::~devmem_stack()
     if (started_) {
         for (const auto& shard : shards)
             shard->abort_all();
+        // A stopped port holds no mbufs; the pools may go.
         rte_eth_dev_stop(port_id);
     }
-    // With no queues left the driver gives back every mbuf it holds, before their pools go.
-    const rte_eth_conf none{};
-    rte_eth_dev_configure(port_id, 0, 0, &none);
 }

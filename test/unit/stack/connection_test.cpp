@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Opening and ending connections through the API.
+
+#include "test/unit/stack/wire_pair.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+using namespace devmem::test;
+
+TEST(Connection, ClosedPortRefuses)
+{
+    WirePair wires({}, {});
+    devmem_conn_t client = 0;
+    const devmem_endpoint remote{wires.b.addr, 81};
+    ASSERT_EQ(devmem_connect(wires.a.shard, &remote, &client), 0);
+    devmem_event event;
+    ASSERT_TRUE(
+        wires.run_until([&] { return WirePair::take(wires.a, DEVMEM_EVENT_CLOSED, &event); }));
+    EXPECT_EQ(event.error, -ECONNREFUSED);
+    EXPECT_EQ(event.conn, client);
+    EXPECT_EQ(devmem_close(wires.a.shard, client), 0);
+}
+
+TEST(Connection, SilentNeighbourIsUnreachable)
+{
+    WirePair wires({}, {});
+    wires.cut = true;
+    devmem_conn_t client = 0;
+    const devmem_endpoint remote{wires.b.addr, 80};
+    ASSERT_EQ(devmem_connect(wires.a.shard, &remote, &client), 0);
+    devmem_event event;
+    ASSERT_TRUE(
+        wires.run_until([&] { return WirePair::take(wires.a, DEVMEM_EVENT_CLOSED, &event); }, 6));
+    EXPECT_EQ(event.error, -EHOSTUNREACH);
+}
+
+TEST(Connection, OffLinkWithoutGateway)
+{
+    WirePair wires({}, {});
+    devmem_endpoint remote{};
+    ASSERT_EQ(devmem_addr_parse("192.0.2.1", &remote.addr), 0);
+    remote.port = 80;
+    devmem_conn_t client = 0;
+    EXPECT_EQ(devmem_connect(wires.a.shard, &remote, &client), -ENETUNREACH);
+    ASSERT_EQ(devmem_addr_parse("2001:db8::1", &remote.addr), 0);
+    EXPECT_EQ(devmem_connect(wires.a.shard, &remote, &client), -EADDRNOTAVAIL);
+}
+
+TEST(Connection, BacklogIsABound)
+{
+    WirePair wires({}, {});
+    wires.listen(80, 2);
+    const devmem_endpoint remote{wires.b.addr, 80};
+    devmem_conn_t clients[4];
+    for (devmem_conn_t& client : clients)
+        ASSERT_EQ(devmem_connect(wires.a.shard, &remote, &client), 0);
+    wires.run_until([] { return false; }, 0.5);
+    devmem_event event;
+    unsigned connected = 0;
+    while (WirePair::take(wires.a, DEVMEM_EVENT_CONNECTED, &event))
+        connected++;
+    EXPECT_EQ(connected, 2u);
+    devmem_shard_stats stats;
+    devmem_shard_stats_get(wires.b.shard, &stats);
+    EXPECT_GE(stats.drop_listen_overflow, 2u);
+}
+
+TEST(Connection, HandlesAreReusedManyTimes)
+{
+    // More connections in sequence than there are slots; the passive side closes last.
+    WirePair wires({.max_connections = 256}, {.max_connections = 4});
+    for (unsigned i = 0; i < 32; i++) {
+        devmem_conn_t client = 0, server = 0;
+        ASSERT_TRUE(wires.establish(80, &client, &server)) << i;
+        ASSERT_EQ(devmem_close(wires.a.shard, client), 0);
+        devmem_token token;
+        ASSERT_TRUE(wires.run_until(
+            [&] { return devmem_recv(wires.b.shard, server, &token, 1) == 0; }));
+        ASSERT_EQ(devmem_close(wires.b.shard, server), 0);
+        wires.run_until([] { return false; }, 0.01);
+    }
+}
+
+TEST(Connection, ResetReachesTheApplication)
+{
+    WirePair wires({}, {});
+    devmem_conn_t client = 0, server = 0;
+    ASSERT_TRUE(wires.establish(80, &client, &server));
+    ASSERT_EQ(devmem_abort(wires.a.shard, client), 0);
+    devmem_event event;
+    ASSERT_TRUE(
+        wires.run_until([&] { return WirePair::take(wires.b, DEVMEM_EVENT_CLOSED, &event); }));
+    EXPECT_EQ(event.error, -ECONNRESET);
+    devmem_token token;
+    EXPECT_EQ(devmem_recv(wires.b.shard, server, &token, 1), -ECONNRESET);
+    EXPECT_EQ(devmem_close(wires.b.shard, server), 0);
+}
+
+TEST(Connection, BothWays)
+{
+    WirePair wires({}, {}, true);
+    devmem_conn_t client = 0, server = 0;
+    ASSERT_TRUE(wires.establish(80, &client, &server));
+    ASSERT_EQ(devmem_send(wires.a.shard, client, "ping", 4), 4);
+    devmem_token token;
+    ASSERT_TRUE(
+        wires.run_until([&] { return devmem_recv(wires.b.shard, server, &token, 1) == 1; }));
+    EXPECT_EQ(bytes_of(token), (std::vector<std::uint8_t>{'p', 'i', 'n', 'g'}));
+    ASSERT_EQ(devmem_token_return(&token, 1), 1);
+    ASSERT_EQ(devmem_send(wires.b.shard, server, "pong!", 5), 5);
+    ASSERT_TRUE(
+        wires.run_until([&] { return devmem_recv(wires.a.shard, client, &token, 1) == 1; }));
+    EXPECT_EQ(bytes_of(token), (std::vector<std::uint8_t>{'p', 'o', 'n', 'g', '!'}));
+    ASSERT_EQ(devmem_token_return(&token, 1), 1);
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+#include "test/unit/stack/wire_pair.h"
+
+#include <gtest/gtest.h>
+
+#include <rte_cycles.h>
+#include <rte_eal.h>
+#include <rte_eth_ring.h>
+#include <rte_ethdev.h>
+
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
+
+namespace devmem::test {
+
+namespace {
+
+constexpr unsigned kRing = 4096;
+
+void make_end(End& end, const EndConfig& config, const char* name, const char* address)
+{
+    static unsigned number = 0;
+    const std::string id = std::string(name) + std::to_string(number++);
+    end.rx = rte_ring_create((id + "_rx").c_str(), kRing, SOCKET_ID_ANY, 0);
+    end.tx = rte_ring_create((id + "_tx").c_str(), kRing, SOCKET_ID_ANY, 0);
+    ASSERT_TRUE(end.rx != nullptr && end.tx != nullptr);
+    const int port = rte_eth_from_rings(id.c_str(), &end.rx, 1, &end.tx, 1, 0);
+    ASSERT_GE(port, 0);
+    end.ring_port = static_cast<std::uint16_t>(port);
+    char port_name[RTE_ETH_NAME_MAX_LEN];
+    ASSERT_EQ(rte_eth_dev_get_name_by_port(end.ring_port, port_name), 0);
+
+    char error[256] = "";
+    ASSERT_EQ(devmem_port_open(port_name, 1, &end.port, error, sizeof(error)), 0) << error;
+    ASSERT_TRUE(end.port.wrapped);
+    // Ring ports have no address of their own: give each end one.
+    rte_ether_addr mac{{0x02, 0, 0, 0, 0, static_cast<std::uint8_t>(number)}};
+    ASSERT_EQ(rte_eth_dev_default_mac_addr_set(end.port.port_id, &mac), 0);
+    ASSERT_EQ(devmem_region_create(config.region.c_str(), &end.region, error, sizeof(error)), 0)
+        << error;
+    ASSERT_EQ(devmem_addr_parse(address, &end.addr), 0);
+    devmem_stack_config stack{};
+    stack.size = sizeof(stack);
+    stack.port_id = end.port.port_id;
+    stack.region = end.region;
+    stack.addrs = &end.addr;
+    stack.naddrs = 1;
+    stack.flags = config.flags;
+    stack.max_connections = config.max_connections;
+    stack.fragment_bytes = config.fragment_bytes;
+    stack.rcv_window = config.rcv_window;
+    stack.host_bytes = 1u << 20;
+    ASSERT_EQ(devmem_stack_create(&stack, &end.stack, error, sizeof(error)), 0) << error;
+    end.shard = devmem_stack_shard(end.stack, 0);
+}
+
+void drain(rte_ring* ring)
+{
+    void* m = nullptr;
+    while (rte_ring_dequeue(ring, &m) == 0)
+        rte_pktmbuf_free(static_cast<rte_mbuf*>(m));
+}
+
+void poll_end(End& end)
+{
+    std::array<devmem_event, 32> events;
+    const unsigned n = devmem_shard_poll(end.shard, events.data(), events.size(), nullptr);
+    end.events.insert(end.events.end(), events.begin(), events.begin() + n);
+}
+
+} // namespace
+
+void start_eal()
+{
+    static const bool started = [] {
+        const std::string prefix = "--file-prefix=devmem-stack-test-" + std::to_string(getpid());
+        std::vector<std::string> args{"stack-test", "--no-huge",      "-m",           "512",
+                                      "--no-pci",   "--no-telemetry", "-l",           "0",
+                                      "--log-level=warning",          prefix};
+        std::vector<char*> argv;
+        for (std::string& arg : args)
+            argv.push_back(arg.data());
+        return rte_eal_init(static_cast<int>(argv.size()), argv.data()) >= 0;
+    }();
+    if (!started)
+        std::abort();
+}
+
+WirePair::WirePair(const EndConfig& config_a, const EndConfig& config_b, bool ipv6)
+{
+    start_eal();
+    make_end(a, config_a, "wa", ipv6 ? "fd00::1/64" : "10.0.0.1/24");
+    make_end(b, config_b, "wb", ipv6 ? "fd00::2/64" : "10.0.0.2/24");
+}
+
+void WirePair::destroy(End& end)
+{
+    if (end.stack != nullptr)
+        devmem_stack_destroy(end.stack);
+    end.stack = nullptr;
+    end.shard = nullptr;
+}
+
+WirePair::~WirePair()
+{
+    // Frames on the wire belong to the senders' pools: they go before the stacks do. Taking a stack
+    // down puts resets on the wire.
+    for (End* end : {&a, &b}) {
+        drain(end->tx);
+        drain(end->rx);
+    }
+    for (End* end : {&a, &b}) {
+        destroy(*end);
+        drain(end->tx);
+    }
+    for (End* end : {&a, &b}) {
+        devmem_port_close(&end->port);
+        rte_eth_dev_close(end->ring_port);
+        rte_ring_free(end->rx);
+        rte_ring_free(end->tx);
+        devmem_region_release(end->region);
+    }
+}
+
+void WirePair::carry(rte_ring* from, rte_ring* to)
+{
+    void* item = nullptr;
+    std::vector<void*> late;
+    const auto chance = [&](unsigned percent) { return random() % 100 < percent; };
+    const auto put = [&](void* m) {
+        if (rte_ring_enqueue(to, m) != 0)
+            rte_pktmbuf_free(static_cast<rte_mbuf*>(m));
+    };
+    while (rte_ring_dequeue(from, &item) == 0) {
+        auto* m = static_cast<rte_mbuf*>(item);
+        if (cut || chance(impairment.loss_percent)) {
+            rte_pktmbuf_free(m);
+            continue;
+        }
+        if (chance(impairment.duplicate_percent)) {
+            if (rte_mbuf* copy = rte_pktmbuf_copy(m, m->pool, 0, UINT32_MAX); copy != nullptr)
+                put(copy);
+        }
+        if (chance(impairment.reorder_percent))
+            late.push_back(m);
+        else
+            put(m);
+    }
+    for (void* m : late)
+        put(m);
+}
+
+void WirePair::poll()
+{
+    for (End* end : {&a, &b}) {
+        if (end->shard != nullptr)
+            poll_end(*end);
+    }
+    carry(a.tx, b.rx);
+    carry(b.tx, a.rx);
+}
+
+bool WirePair::run_until(const std::function<bool()>& done, double seconds)
+{
+    const std::uint64_t deadline =
+        rte_rdtsc() + static_cast<std::uint64_t>(seconds * static_cast<double>(rte_get_tsc_hz()));
+    while (!done()) {
+        if (rte_rdtsc() > deadline)
+            return false;
+        poll();
+    }
+    return true;
+}
+
+bool WirePair::take(End& end, devmem_event_type type, devmem_event* event)
+{
+    for (std::size_t i = 0; i < end.events.size(); i++) {
+        if (end.events[i].type == type) {
+            *event = end.events[i];
+            end.events.erase(end.events.begin() + static_cast<std::ptrdiff_t>(i));
+            return true;
+        }
+    }
+    return false;
+}
+
+void WirePair::listen(std::uint16_t port, unsigned backlog)
+{
+    devmem_listener_t listener = 0;
+    ASSERT_EQ(devmem_listen(b.shard, port, backlog, &listener), 0);
+    listeners_[port] = listener;
+}
+
+bool WirePair::establish(std::uint16_t port, devmem_conn_t* client, devmem_conn_t* server)
+{
+    if (!listeners_.contains(port))
+        listen(port);
+    const devmem_endpoint remote{b.addr, port};
+    if (devmem_connect(a.shard, &remote, client) != 0)
+        return false;
+    devmem_event event;
+    return run_until([&] { return take(a, DEVMEM_EVENT_CONNECTED, &event); }) &&
+           run_until([&] { return devmem_accept(b.shard, listeners_[port], server) == 0; });
+}
+
+} // namespace devmem::test

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Two stacks in one process and a wire between them that the test holds in its hands.
+#pragma once
+
+#include <devmem/devmem.h>
+
+#include <rte_mbuf.h>
+#include <rte_ring.h>
+
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace devmem::test {
+
+/// What the wire does to a frame.
+struct Impairment {
+    unsigned loss_percent = 0;
+    unsigned duplicate_percent = 0;
+    unsigned reorder_percent = 0;
+};
+
+/// One end: a ring port wrapped by net_hds, a region, a stack of one shard.
+struct End {
+    devmem_port port{};
+    std::uint16_t ring_port = 0;
+    rte_ring* rx = nullptr;
+    rte_ring* tx = nullptr;
+    devmem_region* region = nullptr;
+    devmem_stack* stack = nullptr;
+    devmem_shard* shard = nullptr;
+    devmem_addr addr{};
+    std::vector<devmem_event> events; ///< everything raised and not yet looked for
+};
+
+struct EndConfig {
+    std::string region = "opaque:size=16M";
+    std::uint32_t flags = 0;
+    std::uint32_t max_connections = 64;
+    std::uint32_t fragment_bytes = 0;
+    std::uint32_t rcv_window = 0;
+};
+
+/// The pair. Construct, then poll() until what the test waits for has happened.
+class WirePair {
+public:
+    WirePair(const EndConfig& a, const EndConfig& b, bool ipv6 = false);
+    ~WirePair();
+    WirePair(const WirePair&) = delete;
+    WirePair& operator=(const WirePair&) = delete;
+
+    /// Poll both ends once and carry frames over.
+    void poll();
+    /// Poll until `done`, for at most `seconds`. @return whether it became true.
+    bool run_until(const std::function<bool()>& done, double seconds = 20);
+    /// Take the first event of a type at an end. @return false: none was raised.
+    static bool take(End& end, devmem_event_type type, devmem_event* event);
+
+    /// Connect a to b and accept. Both handles are established afterwards.
+    bool establish(std::uint16_t port, devmem_conn_t* client, devmem_conn_t* server);
+    void listen(std::uint16_t port, unsigned backlog = 16);
+
+    void destroy(End& end);
+
+    End a, b;
+    Impairment impairment;
+    std::mt19937_64 random{42};
+    bool cut = false; ///< nothing passes
+
+private:
+    void carry(rte_ring* from, rte_ring* to);
+    std::map<std::uint16_t, devmem_listener_t> listeners_;
+};
+
+/// Start EAL once for the process, without hugepages and devices.
+void start_eal();
+
+/// Read a token's bytes through the provider.
+inline std::vector<std::uint8_t> bytes_of(const devmem_token& token)
+{
+    std::vector<std::uint8_t> bytes(token.length);
+    if (devmem_region_read(token.region, token.offset, bytes.data(), bytes.size()) != 0)
+        bytes.clear();
+    return bytes;
+}
+
+/// Byte `at` of the stream every test sends: not periodic in any power of two.
+inline std::uint8_t stream_byte(std::uint64_t at)
+{
+    return static_cast<std::uint8_t>((at * 0x9e3779b97f4a7c15ull) >> 56);
+}
+
+} // namespace devmem::test

@@ -22,8 +22,8 @@ constexpr std::uint32_t kStackShare = 16;
 /// Pages to look at for stray fragments before summing up how many are free at all.
 constexpr std::uint32_t kPeek = 16;
 /// Looks through the whole pool before a get gives up although the count says that enough is free:
-/// other threads are then in the middle of a call. A bound, so that a process that died there cannot
-/// hang the others; generous, so that one that was merely preempted there is waited for.
+/// other threads are then in the middle of a call. A bound, so that a process that died there
+/// cannot hang the others; generous, so that one that was merely preempted there is waited for.
 constexpr unsigned kAttempts = 10000;
 /// Of these, how many without giving way to such a thread.
 constexpr unsigned kBusyAttempts = 16;
@@ -147,9 +147,8 @@ std::size_t PagePool::bytes(const PagePoolConfig& config)
         return 0;
     const std::uint64_t pages = (std::uint64_t{config.fragments} + config.fragments_per_page - 1) /
                                 config.fragments_per_page;
-    const std::uint64_t size = sizeof(PagePool) +
-                               (std::uint64_t{config.lcores} + 1) * sizeof(Slot) +
-                               pages * sizeof(Page);
+    const std::uint64_t size =
+        sizeof(PagePool) + (std::uint64_t{config.lcores} + 1) * sizeof(Slot) + pages * sizeof(Page);
     return size > std::numeric_limits<std::size_t>::max() / 2 ? 0 : static_cast<std::size_t>(size);
 }
 
@@ -279,9 +278,10 @@ void PagePool::spill(Slot& slot, std::uint32_t count)
 // --------------------------------------------------------------------------------- the shared list
 
 // A list and not a ring, for three reasons. Last in, first out hands out the page that is still in
-// somebody's cache, which on a port that copies is worth a factor of 1.8; it is never full, so a free
-// cannot fail; and a batch of pages moves with one compare-exchange. Only the head is contended. The
-// tag makes a head that was read once unequal to a later one with the same page in front.
+// somebody's cache, which on a port that copies is worth a factor of 1.8; it is never full, so a
+// free cannot fail; and a batch of pages moves with one compare-exchange. Only the head is
+// contended. The tag makes a head that was read once unequal to a later one with the same page in
+// front.
 
 /// Push pages, the last of which will be the first to be popped.
 void PagePool::list_push(const std::uint32_t* pages, std::uint32_t count)
@@ -359,8 +359,8 @@ void PagePool::take_current(Slot& slot, Taken& taken)
     taken.add(index * fragments_per_page_, got);
 }
 
-/// Take for a caller that is no lcore. All of them hand out the fragments of one page at a time, but
-/// nobody owns it: a page each would leave the pool full of holes.
+/// Take for a caller that is no lcore. All of them hand out the fragments of one page at a time,
+/// but nobody owns it: a page each would leave the pool full of holes.
 void PagePool::take_shared(Slot& slot, Taken& taken)
 {
     std::uint32_t index = shared_page_.load(std::memory_order_relaxed);
@@ -440,7 +440,8 @@ bool PagePool::salvage(Slot& slot, Taken& taken)
     return complete;
 }
 
-/// Take the free fragments of the next `span` pages after the last sweep, as far as they are wanted.
+/// Take the free fragments of the next `span` pages after the last sweep, as far as they are
+/// wanted.
 void PagePool::sweep(Slot& slot, Taken& taken, std::uint32_t span, bool owned_too)
 {
     std::uint32_t index = slot.scan.load(std::memory_order_relaxed);

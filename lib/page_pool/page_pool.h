@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Pages of up to 64 fragments, recycled. No DPDK in here: fragments are indices, memory is the caller's.
-// How it works and why it is safe: doc/page_pool.md.
+// Pages of up to 64 fragments, recycled. No DPDK in here: fragments are indices, memory is the
+// caller's. How it works and why it is safe: doc/page_pool.md.
 #pragma once
 
 #include <atomic>
@@ -42,26 +42,29 @@ struct RefusedFree {
 };
 
 /// The pool is one relocatable block: indices, no pointers, so that a second process can attach.
-/// All functions but create() are safe from any thread; a thread that passes an lcore number must be
-/// the only one that does.
+/// All functions but create() are safe from any thread; a thread that passes an lcore number must
+/// be the only one that does.
 class PagePool {
 public:
     /// Bytes of the block, to be aligned to a cache line. 0 if the configuration is wrong.
     static std::size_t bytes(const PagePoolConfig& config);
     /// Lay a pool out in a block. All fragments start out taken: free_run() puts them in.
-    /// @return the pool, at the block's address; nullptr if bytes() is 0 or the block is misaligned.
+    /// @return the pool, at the block's address; nullptr if bytes() is 0 or the block is
+    /// misaligned.
     static PagePool* create(void* block, const PagePoolConfig& config);
 
     /// Take `n` fragments as runs, ascending within a page. All or nothing.
     /// @param runs     receives the runs; room for `n` of them always suffices
-    /// @return number of runs; 0 if fewer than `n` fragments are free. It never fails while they are.
+    /// @return number of runs; 0 if fewer than `n` fragments are free. It never fails while they
+    /// are.
     unsigned alloc_runs(std::uint32_t lcore, std::uint32_t n, FragmentRun* runs);
 
     /// Take `n` fragments, all or nothing. @return 0; -ENOBUFS.
     int alloc(std::uint32_t lcore, std::uint32_t n, std::uint32_t* fragments);
 
     /// Put back adjacent fragments of one page.
-    /// @return 0; -EINVAL outside the pool or across a page (counted as one foreign free); -EALREADY
+    /// @return 0; -EINVAL outside the pool or across a page (counted as one foreign free);
+    /// -EALREADY
     ///   some were free already: those are counted and reported, the others are put back.
     int free_run(std::uint32_t lcore, FragmentRun run, RefusedFree* refused = nullptr);
 
@@ -134,7 +137,8 @@ private:
     std::uint64_t reciprocal_ = 0;  ///< 2^32 / fragments_per_page, rounded up
 
     alignas(64) std::atomic<std::uint64_t> list_{}; ///< whole pages: {tag:32, first page:32}
-    alignas(64) std::atomic<std::uint32_t> shared_page_{}; ///< where callers that are no lcore look first
+    alignas(64)
+        std::atomic<std::uint32_t> shared_page_{}; ///< where callers that are no lcore look first
     std::atomic<bool> salvaging_{}; ///< somebody keeps what it has found while it looks for more
 };
 

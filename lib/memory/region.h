@@ -37,7 +37,8 @@ struct Provider {
     const char* name;
     /// Valid keys, each with what it means, NULL-terminated pairs: for messages and for refusal.
     const char* const (*keys)[2];
-    /// Make the memory: fill base, bytes, page_bytes, readable, numa_node, state.
+    /// Make the memory: fill base, bytes, page_bytes, readable, numa_node, state, and spec in full.
+    /// The text of -EINVAL needs not list the keys: region_create() adds them.
     int (*create)(const SpecKeys& keys, Region& region, std::string& error);
     /// Give the memory back.
     void (*destroy)(Region& region);
@@ -56,6 +57,10 @@ struct Provider {
 /// @return 0; -EEXIST a provider of that name is registered.
 int provider_register(const Provider& provider);
 
+/// The providers every build has (drivers/memory), in the registry from the start. Referring to them
+/// by name keeps them in a program that links the static library.
+std::span<const Provider* const> builtin_providers();
+
 /// @see devmem_region_create()
 int region_create(std::string_view spec, Region** region, std::string& error);
 
@@ -69,6 +74,8 @@ Region* region_find(std::uint64_t address);
 
 /// Parse a size such as `64K`, `256M`, `1G`. @return 0; -EINVAL.
 int parse_size(std::string_view text, std::uint64_t* bytes);
+/// Write a size in the largest unit that divides it.
+std::string format_size(std::uint64_t bytes);
 
 } // namespace devmem
 

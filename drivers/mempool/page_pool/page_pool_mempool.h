@@ -4,8 +4,7 @@
 
 #include <cstdint>
 
-struct rte_mempool;
-struct devmem_region;
+#include <devmem/devmem.h>
 
 namespace devmem {
 
@@ -27,12 +26,23 @@ struct PktmbufPoolLayout {
     std::uint32_t fragments;
 };
 
-/// The layout, or nullptr if the mempool was not made by devmem_pktmbuf_pool_create().
+/// The layout, or nullptr if the mempool was not made by devmem_pktmbuf_pool_create(). `region` is
+/// a pointer in the process that made the pool, and in no other.
 const PktmbufPoolLayout* pktmbuf_pool_layout(const rte_mempool* mp);
 
 /// Put fragments back without touching their mbufs, which must be as a free mbuf is (refcnt 1,
 /// next NULL, nb_segs 1). Bypasses the mempool's caches. Any thread. Refused frees are logged.
 /// @return as PagePool::free_run().
 int page_pool_put_run(rte_mempool* mp, std::uint32_t first, std::uint32_t count);
+
+/// Argument of rte_mempool_set_ops_byname(mp, "page_pool", config), or NULL for the defaults. Read
+/// when the mempool is populated for the first time.
+struct PagePoolMempoolConfig {
+    std::uint32_t fragments_per_page; ///< 1 to 64; 0: 64
+    const PktmbufPoolLayout* layout;  ///< nullptr: the objects are not mbufs of a region
+};
+
+/// The driver's place in the table of mempool ops, or a negative errno if it could not register.
+DEVMEM_API int page_pool_ops_index();
 
 } // namespace devmem

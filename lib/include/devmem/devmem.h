@@ -94,7 +94,8 @@ struct devmem_fit {
 
 /**
  * Choose a fragment size so that a full segment fills a fragment exactly and consecutive segments
- * are adjacent in memory.
+ * are adjacent in memory. A segment larger than a fragment can be (the page, 65535 bytes) is cut into
+ * equal fragments, and the MSS lowered by the few bytes that would not divide.
  *
  * @param mtu               IP MTU of the port, 576 (IPv4) or 1280 (IPv6) at least
  * @param ipv6              segments carry an IPv6 header
@@ -102,8 +103,8 @@ struct devmem_fit {
  * @param region_page_bytes page of the region
  * @param alignment         the fragment size becomes a multiple of it; 0 or 1 for none
  * @param fit               the answer
- * @return 0; -EINVAL MTU too small, page or alignment not a power of two, or a segment does not fit
- *   a page.
+ * @return 0; -EINVAL MTU too small, page or alignment not a power of two, or alignment larger than
+ *   the page.
  */
 DEVMEM_API int devmem_fit(uint16_t mtu, bool ipv6, bool timestamps, uint32_t region_page_bytes,
                           uint32_t alignment, struct devmem_fit* fit);

@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The mempool driver `page_pool`: which object is which fragment. All else is in lib/page_pool.
+#include "drivers/mempool/page_pool/page_pool_mempool.h"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cinttypes>
+#include <cstring>
+#include <new>
+
+#include <unistd.h>
+
+#include <rte_common.h>
+#include <rte_cycles.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_malloc.h>
+#include <rte_mempool.h>
+
+#include "drivers/mempool/page_pool/page_pool_state.h"
+#include "lib/memory/region.h"
+#include "lib/page_pool/page_pool.h"
+
+namespace devmem {
+namespace {
+
+constexpr std::uint32_t kNoObject = UINT32_MAX;
+constexpr std::uint32_t kDefaultFragmentsPerPage = 64;
+/// Refused frees that are logged one by one. After that, each time their number doubles: a program
+/// that frees everything twice must still be able to run on.
+constexpr std::uint64_t kRefusalsLogged = 32;
+
+int g_logtype;
+int g_ops_index = -EAGAIN;
+std::uint64_t g_process;
+
+#define POOL_LOG(level, ...)                                                                       \
+    rte_log(RTE_LOG_##level, static_cast<std::uint32_t>(g_logtype), __VA_ARGS__)
+
+std::uint32_t caller(const PagePoolState& state)
+{
+    static_assert(kNoLcore == LCORE_ID_ANY);
+    return state.process == g_process ? rte_lcore_id() : kNoLcore;
+}
+
+// ---------------------------------------------------------------------------- objects and
+// addresses
+
+/// The object at an address, or kNoObject.
+std::uint32_t object_at(const PagePoolState& state, const void* address)
+{
+    const auto at = reinterpret_cast<std::uintptr_t>(address);
+    const ObjectExtent* const begin = state.extents;
+    const ObjectExtent* const end = begin + state.extent_count;
+    const ObjectExtent* extent =
+        std::upper_bound(begin, end, at, [](std::uintptr_t a, const ObjectExtent& e) {
+            return a < e.base + e.bytes;
+        });
+    if (extent == end || at < extent->base)
+        return kNoObject;
+    const std::uint32_t object = extent->object[(at - extent->base) >> state.shift];
+    return object != kNoObject && state.objects[object] == address ? object : kNoObject;
+}
+
+/// Give an extent room for `bytes`. @return false: no memory.
+bool resize(const rte_mempool* mp, const PagePoolState& state, ObjectExtent& extent,
+            std::size_t bytes)
+{
+    const std::size_t slots = (bytes >> state.shift) + 1;
+    if (slots > extent.slots) {
+        // A mempool in many small chunks, each next to the last, must not copy the table each time.
+        const std::size_t room = std::max(slots, 2 * extent.slots);
+        void* object =
+            rte_realloc_socket(extent.object, room * sizeof(*extent.object), 0, mp->socket_id);
+        if (object == nullptr)
+            return false;
+        extent.object = static_cast<std::uint32_t*>(object);
+        std::fill(extent.object + extent.slots, extent.object + room, kNoObject);
+        extent.slots = room;
+    }
+    extent.bytes = bytes;
+    return true;
+}
+
+/// Make addresses known before objects are put there. @return false: no memory.
+bool cover(const rte_mempool* mp, PagePoolState& state, std::uintptr_t base, std::size_t bytes)
+{
+    ObjectExtent* end = state.extents + state.extent_count;
+    ObjectExtent* before = std::find_if(
+        state.extents, end, [&](const ObjectExtent& e) { return e.base + e.bytes == base; });
+    if (before != end)
+        return resize(mp, state, *before, before->bytes + bytes);
+
+    ObjectExtent extent{.base = base, .bytes = 0, .slots = 0, .object = nullptr};
+    void* grown = rte_realloc_socket(state.extents, (state.extent_count + 1) * sizeof(extent), 0,
+                                     mp->socket_id);
+    if (grown == nullptr)
+        return false;
+    state.extents = static_cast<ObjectExtent*>(grown);
+    if (!resize(mp, state, extent, bytes))
+        return false;
+    end = state.extents + state.extent_count++;
+    ObjectExtent* at =
+        std::find_if(state.extents, end, [&](const ObjectExtent& e) { return e.base > base; });
+    std::copy_backward(at, end, end + 1);
+    *at = extent;
+    return true;
+}
+
+void forget_extents(PagePoolState& state)
+{
+    for (std::uint32_t i = 0; i < state.extent_count; ++i)
+        rte_free(state.extents[i].object);
+    rte_free(state.extents);
+    state.extents = nullptr;
+    state.extent_count = 0;
+}
+
+// ---------------------------------------------------------------------------------- refused frees
+
+bool worth_a_line(PagePoolState& state)
+{
+    const std::uint64_t n = state.refusals.fetch_add(1, std::memory_order_relaxed) + 1;
+    return n <= kRefusalsLogged || std::has_single_bit(n);
+}
+
+[[gnu::cold, gnu::noinline]] void report_double_free(PagePoolState& state, std::uint32_t page,
+                                                     std::uint64_t refused)
+{
+    for (; refused != 0; refused &= refused - 1) {
+        const auto fragment = static_cast<std::uint32_t>(std::countr_zero(refused));
+        if (worth_a_line(state))
+            POOL_LOG(ERR,
+                     "page_pool %s: double free of fragment %" PRIu32 " of page %" PRIu32
+                     " (object %p) refused\n",
+                     state.pool->name(), fragment, page,
+                     state.objects[page * state.pool->fragments_per_page() + fragment]);
+    }
+}
+
+[[gnu::cold, gnu::noinline]] void report_foreign_free(PagePoolState& state, const void* object)
+{
+    state.pool->count_foreign_free(caller(state));
+    if (worth_a_line(state))
+        POOL_LOG(ERR, "page_pool %s: free of %p, no object of this pool, refused\n",
+                 state.pool->name(), object);
+}
+
+// --------------------------------------------------------------------------------------------- ops
+
+int alloc(rte_mempool* mp)
+{
+    static constexpr PagePoolMempoolConfig kDefaults{.fragments_per_page = 0, .layout = nullptr};
+    const auto& config = mp->pool_config == nullptr
+                             ? kDefaults
+                             : *static_cast<const PagePoolMempoolConfig*>(mp->pool_config);
+    const PagePoolConfig shape{
+        .name = mp->name,
+        .fragments = mp->size,
+        .fragments_per_page =
+            config.fragments_per_page == 0 ? kDefaultFragmentsPerPage : config.fragments_per_page,
+        .lcores = RTE_MAX_LCORE,
+    };
+    const std::size_t pool_bytes = PagePool::bytes(shape);
+    if (pool_bytes == 0) {
+        POOL_LOG(ERR, "page_pool %s: %u objects, %u a page: need 1 or more, and 1 to 64\n",
+                 shape.name, shape.fragments, shape.fragments_per_page);
+        return -EINVAL;
+    }
+    // One block: state, pool, objects.
+    const std::size_t state_bytes = RTE_CACHE_LINE_ROUNDUP(sizeof(PagePoolState));
+    auto* block = static_cast<std::byte*>(
+        rte_zmalloc_socket("page_pool", state_bytes + pool_bytes + mp->size * sizeof(void*),
+                           RTE_CACHE_LINE_SIZE, mp->socket_id));
+    if (block == nullptr)
+        return -ENOMEM;
+    auto* state = new (block) PagePoolState{};
+    state->pool = PagePool::create(block + state_bytes, shape);
+    state->objects = reinterpret_cast<void**>(block + state_bytes + pool_bytes);
+    state->shift = static_cast<unsigned>(
+        std::bit_width(std::size_t{mp->header_size} + mp->elt_size + mp->trailer_size) - 1);
+    state->process = g_process;
+    if (config.layout != nullptr) {
+        state->layout = *config.layout;
+        region_acquire(*state->layout.region);
+    }
+    mp->pool_data = state;
+    return 0;
+}
+
+void free(rte_mempool* mp)
+{
+    auto* state = static_cast<PagePoolState*>(mp->pool_data);
+    if (state == nullptr)
+        return;
+    if (state->layout.region != nullptr)
+        region_release(state->layout.region);
+    forget_extents(*state);
+    rte_free(state);
+}
+
+int enqueue(rte_mempool* mp, void* const* table, unsigned n)
+{
+    PagePoolState& state = *static_cast<PagePoolState*>(mp->pool_data);
+    PagePool& pool = *state.pool;
+    const std::uint32_t lcore = caller(state);
+
+    for (unsigned i = 0; i < n;) {
+        const std::uint32_t object = object_at(state, table[i]);
+        if (object == kNoObject) [[unlikely]] {
+            report_foreign_free(state, table[i++]);
+            continue;
+        }
+        const std::uint32_t page = pool.page_of(object);
+        const std::uint32_t first = page * pool.fragments_per_page();
+        const std::uint32_t end = std::min(first + pool.fragments_per_page(), pool.fragments());
+        std::uint32_t at = object;
+        std::uint64_t mask = std::uint64_t{1} << (at - first);
+        // As long as objects of the same page follow, most likely neighbours, up or down.
+        while (++i < n) {
+            if (at + 1 < end && table[i] == state.objects[at + 1])
+                ++at;
+            else if (at > first && table[i] == state.objects[at - 1])
+                --at;
+            else if (const std::uint32_t next = object_at(state, table[i]);
+                     next >= first && next < end)
+                at = next;
+            else
+                break;
+            const std::uint64_t bit = std::uint64_t{1} << (at - first);
+            if ((mask & bit) != 0) // twice in one table: the second is for the next round to refuse
+                break;
+            mask |= bit;
+        }
+        const std::uint64_t refused = pool.free_mask(lcore, page, mask);
+        if (refused != 0) [[unlikely]]
+            report_double_free(state, page, refused);
+    }
+    return 0; // the library would not look
+}
+
+int dequeue(rte_mempool* mp, void** table, unsigned n)
+{
+    // The runs are kept where the pointers will be: n of either have the same size. From the end of
+    // the table they are read no later than the pointers overtake them.
+    static_assert(sizeof(FragmentRun) == sizeof(void*));
+    const PagePoolState& state = *static_cast<const PagePoolState*>(mp->pool_data);
+    const unsigned runs =
+        state.pool->alloc_runs(caller(state), n, reinterpret_cast<FragmentRun*>(table));
+    if (runs == 0) [[unlikely]]
+        return n == 0 ? 0 : -ENOBUFS;
+    void** from = table + n - runs;
+    if (from != table)
+        std::memmove(from, table, runs * sizeof(FragmentRun));
+    for (unsigned i = 0; i < runs; ++i) {
+        FragmentRun run;
+        std::memcpy(&run, from + i, sizeof(run));
+        std::memcpy(table, state.objects + run.first, run.count * sizeof(*table));
+        table += run.count;
+    }
+    return 0;
+}
+
+unsigned get_count(const rte_mempool* mp)
+{
+    return static_cast<const PagePoolState*>(mp->pool_data)->pool->free_count();
+}
+
+struct Populate {
+    PagePoolState* state;
+    ObjectExtent* extent;
+    rte_mempool_populate_obj_cb_t* obj_cb;
+    void* obj_cb_arg;
+};
+
+void add_object(rte_mempool* mp, void* opaque, void* object, rte_iova_t iova)
+{
+    const auto& populate = *static_cast<const Populate*>(opaque);
+    const PagePoolState& state = *populate.state;
+    const ObjectExtent& extent = *populate.extent;
+    const std::uint32_t index = mp->populated_size;
+    state.objects[index] = object;
+    extent.object[(reinterpret_cast<std::uintptr_t>(object) - extent.base) >> state.shift] = index;
+    populate.obj_cb(mp, populate.obj_cb_arg, object, iova);
+}
+
+int populate(rte_mempool* mp, unsigned max_objs, void* vaddr, rte_iova_t iova, std::size_t len,
+             rte_mempool_populate_obj_cb_t* obj_cb, void* obj_cb_arg)
+{
+    PagePoolState& state = *static_cast<PagePoolState*>(mp->pool_data);
+    if (mp->populated_size == 0) // an earlier attempt may have failed half-way
+        forget_extents(state);
+    const auto base = reinterpret_cast<std::uintptr_t>(vaddr);
+    if (!cover(mp, state, base, len)) {
+        POOL_LOG(ERR, "page_pool %s: no memory for the index of objects\n", state.pool->name());
+        return 0; // no objects: the library does not take a negative number for an error
+    }
+    ObjectExtent* extent =
+        std::find_if(state.extents, state.extents + state.extent_count,
+                     [&](const ObjectExtent& e) { return base - e.base < e.bytes; });
+    Populate context{&state, extent, obj_cb, obj_cb_arg};
+    return rte_mempool_op_populate_default(mp, max_objs, vaddr, iova, len, add_object, &context);
+}
+
+RTE_INIT(register_page_pool)
+{
+    g_process = rte_rdtsc() << 16 ^ static_cast<std::uint64_t>(getpid());
+    g_logtype = rte_log_register_type_and_pick_level("mempool.page_pool", RTE_LOG_NOTICE);
+    if (g_logtype < 0)
+        g_logtype = RTE_LOGTYPE_MEMPOOL;
+
+    for (std::uint32_t i = 0; i < rte_mempool_ops_table.num_ops; ++i) {
+        if (std::strcmp(rte_mempool_ops_table.ops[i].name, kPagePoolOpsName) == 0) {
+            g_ops_index = -EEXIST;
+            POOL_LOG(DEBUG, "page_pool: mempool ops of this name are there, at %u\n", i);
+            return;
+        }
+    }
+    rte_mempool_ops ops{};
+    std::memcpy(ops.name, kPagePoolOpsName, sizeof(kPagePoolOpsName));
+    ops.alloc = alloc;
+    ops.free = free;
+    ops.enqueue = enqueue;
+    ops.dequeue = dequeue;
+    ops.get_count = get_count;
+    ops.populate = populate;
+    g_ops_index = rte_mempool_register_ops(&ops);
+    if (g_ops_index < 0)
+        POOL_LOG(ERR, "page_pool: cannot register mempool ops: %s\n", std::strerror(-g_ops_index));
+    else
+        POOL_LOG(DEBUG, "page_pool: mempool ops %d\n", g_ops_index);
+}
+
+} // namespace
+
+// ----------------------------------------------------------------------------------------
+// interface
+
+int page_pool_ops_index()
+{
+    return g_ops_index;
+}
+
+PagePoolState* page_pool_state(const rte_mempool* mp)
+{
+    return mp != nullptr && mp->ops_index == g_ops_index
+               ? static_cast<PagePoolState*>(mp->pool_data)
+               : nullptr;
+}
+
+PagePool* page_pool_of(const rte_mempool* mp)
+{
+    PagePoolState* state = page_pool_state(mp);
+    return state == nullptr ? nullptr : state->pool;
+}
+
+const PktmbufPoolLayout* pktmbuf_pool_layout(const rte_mempool* mp)
+{
+    const PagePoolState* state = page_pool_state(mp);
+    return state == nullptr || state->layout.region == nullptr ? nullptr : &state->layout;
+}
+
+int page_pool_put_run(rte_mempool* mp, std::uint32_t first, std::uint32_t count)
+{
+    PagePoolState& state = *static_cast<PagePoolState*>(mp->pool_data);
+    PagePool& pool = *state.pool;
+    const std::uint32_t page = pool.page_of(first);
+    const std::uint32_t offset = first - page * pool.fragments_per_page();
+    const std::uint32_t room = std::min(pool.fragments_per_page() - offset,
+                                        first < pool.fragments() ? pool.fragments() - first : 0);
+    if (count == 0 || count > room) [[unlikely]] {
+        pool.count_foreign_free(caller(state));
+        if (worth_a_line(state))
+            POOL_LOG(ERR,
+                     "page_pool %s: free of %" PRIu32 " fragments from %" PRIu32
+                     " on, no run of this pool, refused\n",
+                     pool.name(), count, first);
+        return -EINVAL;
+    }
+    const std::uint64_t refused =
+        pool.free_mask(caller(state), page, (~std::uint64_t{0} >> (64 - count)) << offset);
+    if (refused == 0) [[likely]]
+        return 0;
+    report_double_free(state, page, refused);
+    return -EALREADY;
+}
+
+} // namespace devmem
+
+using namespace devmem;
+
+int devmem_pool_stats_get(const rte_mempool* mp, devmem_pool_stats* stats)
+{
+    const PagePool* pool = page_pool_of(mp);
+    if (pool == nullptr)
+        return -EINVAL;
+    const PagePoolStats s = pool->stats();
+    *stats = {
+        .alloc_fast = s.alloc_fast,
+        .alloc_slow = s.alloc_slow,
+        .alloc_empty = s.alloc_empty,
+        .alloc_failed = s.alloc_failed,
+        .recycle_cached = s.recycle_cached,
+        .recycle_cache_full = s.recycle_cache_full,
+        .recycle_ring = s.recycle_ring,
+        .salvaged = s.salvaged,
+        .double_free = s.double_free,
+        .foreign_free = s.foreign_free,
+        .hold = s.hold,
+        .release = s.release,
+        .pages = pool->pages(),
+        .fragments_per_page = pool->fragments_per_page(),
+        .fragments = pool->fragments(),
+        .fragments_free = pool->free_count(),
+    };
+    return 0;
+}

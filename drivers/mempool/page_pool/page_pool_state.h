@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What mp->pool_data points to. Private to the driver.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include <rte_mempool.h>
+
+#include "drivers/mempool/page_pool/page_pool_mempool.h"
+
+namespace devmem {
+
+inline constexpr char kPagePoolOpsName[] = "page_pool";
+
+/// A range of addresses that objects are in. Objects are at least one slot of 2^shift bytes apart,
+/// so at most one begins in each slot, however the library laid them out.
+struct ObjectExtent {
+    std::uintptr_t base;
+    std::size_t bytes;
+    std::size_t slots;     ///< room in `object`
+    std::uint32_t* object; ///< per slot: which object begins in it, if any
+};
+
+/// In memory shared by the processes that use the mempool; pointers are to such memory, which all
+/// of them map at the same address. No function pointers.
+struct PagePoolState {
+    PagePool* pool;
+    void** objects;        ///< object i is fragment i of the pool
+    ObjectExtent* extents; ///< by address
+    std::uint32_t extent_count;
+    unsigned shift;
+    /// Who made the mempool. Its lcores have stacks of pages; the same lcore number in another
+    /// process is another thread.
+    std::uint64_t process;
+    std::atomic<std::uint64_t> refusals; ///< to limit the rate of log lines
+    PktmbufPoolLayout layout;            ///< region nullptr if there is none
+};
+
+/// The state of a mempool, or nullptr if the mempool is on another driver or not populated.
+PagePoolState* page_pool_state(const rte_mempool* mp);
+
+} // namespace devmem

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// From bytes to a parsed packet and back. Packets are hostile input: every length is checked against
-// the bytes that are there and against the frame's total length before anything is read.
+// From bytes to a parsed packet and back. Packets are hostile input: every length is checked
+// against the bytes that are there and against the frame's total length before anything is read.
 #pragma once
 
 #include "lib/wire/tcp_options.h"
@@ -25,8 +25,8 @@ struct Ip {
 
 enum class Verdict : std::uint8_t {
     kOk,
-    kNeedMore,   ///< the frame is long enough but `available` header bytes are not: see Packet::need
-    kTruncated,  ///< the frame is shorter than its headers say
+    kNeedMore,  ///< the frame is long enough but too little of it is at hand: see Packet::need
+    kTruncated, ///< the frame is shorter than its headers say
     kEthertype,
     kIpHeader,
     kIpChecksum,
@@ -34,7 +34,7 @@ enum class Verdict : std::uint8_t {
     kIpProtocol,
     kTcpHeader,
     kTcpOptions,
-    kIcmp,       ///< malformed ICMP, ICMPv6, ND or ARP
+    kIcmp, ///< malformed ICMP, ICMPv6, ND or ARP
 };
 
 enum class Kind : std::uint8_t { kArp, kIcmp4, kIcmp6, kTcp };
@@ -49,8 +49,8 @@ struct Packet {
     std::uint16_t header_bytes; ///< TCP: offset of the first payload byte. Others: l4_offset
     std::uint32_t l4_bytes;     ///< bytes of header and payload from l4_offset on, by the IP header
     std::uint32_t payload_bytes; ///< TCP: payload, by the IP header (Ethernet padding is left out)
-    std::uint32_t need;         ///< kNeedMore: header bytes that must be available
-    std::uint8_t hop_limit;     ///< TTL or hop limit (ND requires 255)
+    std::uint32_t need;          ///< kNeedMore: header bytes that must be available
+    std::uint8_t hop_limit;      ///< TTL or hop limit (ND requires 255)
     /// TCP only.
     std::uint16_t src_port, dst_port;
     std::uint32_t seq, ack;
@@ -91,9 +91,10 @@ struct TcpHeader {
 /// Largest header write_tcp() makes: Ethernet, IPv6, TCP with 40 bytes of options.
 inline constexpr std::size_t kMaxTcpHeader = 14 + 40 + 60;
 
-/// Write Ethernet, IP and TCP headers for `payload` (in two parts) into `out`, all checksums included.
-/// Options that do not fit 40 bytes lose SACK blocks from the end. The payload is not copied.
-/// @return bytes written; 0: `out` is too small.
+/// Write Ethernet, IP and TCP headers for `payload` (in two parts) into `out`, all checksums
+/// included. Options that do not fit 40 bytes lose SACK blocks from the end. The payload is not
+/// copied.
+/// @return bytes written; 0: `out` is too small or the packet larger than IP's length says.
 std::size_t write_tcp(std::span<std::uint8_t> out, const Flow& flow, const TcpHeader& tcp,
                       const TcpOptions& options, std::span<const std::uint8_t> payload0,
                       std::span<const std::uint8_t> payload1, std::uint16_t ip_id);
@@ -118,10 +119,10 @@ std::size_t write_arp(std::span<std::uint8_t> out, std::uint16_t operation, cons
 
 /// Neighbor Discovery (RFC 4861): what of it a host needs.
 struct Nd {
-    bool solicitation;  ///< else advertisement
+    bool solicitation; ///< else advertisement
     Ip target;
     bool has_mac;
-    Mac mac;            ///< source or target link-layer address option
+    Mac mac; ///< source or target link-layer address option
 };
 /// @return false: not a valid solicitation or advertisement (RFC 4861 7.1: hop limit 255, code 0,
 /// option lengths not zero).
@@ -129,8 +130,9 @@ bool parse_nd(std::span<const std::uint8_t> frame, const Packet& packet, Nd* nd)
 std::size_t write_nd_solicitation(std::span<std::uint8_t> out, const Mac& our_mac, const Ip& our_ip,
                                   const Ip& target);
 /// @param solicited_by who asked; the unspecified address gets a multicast answer
-std::size_t write_nd_advertisement(std::span<std::uint8_t> out, const Mac& our_mac, const Ip& target,
-                                   const Ip& solicited_by, const Mac& solicited_by_mac);
+std::size_t write_nd_advertisement(std::span<std::uint8_t> out, const Mac& our_mac,
+                                   const Ip& target, const Ip& solicited_by,
+                                   const Mac& solicited_by_mac);
 
 /// The solicited-node multicast address (RFC 4291 2.7.1) and the MAC of an IPv6 multicast address.
 Ip solicited_node(const Ip& target);
@@ -139,7 +141,7 @@ Mac multicast_mac(const Ip& group);
 /// Destination unreachable (RFC 792 type 3, RFC 4443 type 1) about one of our TCP segments.
 struct Unreachable {
     std::uint8_t code;
-    Ip src, dst;        ///< of our segment
+    Ip src, dst; ///< of our segment
     std::uint16_t src_port, dst_port;
     std::uint32_t seq;
 };

@@ -17,8 +17,9 @@ struct SackBlock {
 struct TcpOptions {
     static constexpr std::uint8_t kNoScale = 0xff;
 
-    std::uint16_t mss = 0;                ///< 0: absent
-    std::uint8_t window_scale = kNoScale; ///< kNoScale: absent. Not clamped: RFC 7323 2.3 is the engine's
+    std::uint16_t mss = 0; ///< 0: absent
+    /// Shift count. Not clamped to 14 here: RFC 7323 2.3 is the engine's.
+    std::uint8_t window_scale = kNoScale;
     bool sack_permitted = false;
     bool timestamps = false;
     std::uint32_t ts_val = 0;

@@ -105,10 +105,7 @@ build() {
 }
 
 # The default build: optimised, with symbols.
-build_release() {
-    say "building into ${BUILD#"$ROOT"/}"
-    build "$BUILD" --buildtype=release -Ddebug=true || die "the build failed; see $BUILD/build.log"
-}
+RELEASE=(--buildtype=release -Ddebug=true)
 
 # in_namespace COMMAND...: run it as root of a network and mount namespace of its own, with an empty
 # /run (named namespaces and DPDK's runtime files go there) and its own network under /sys.
@@ -130,4 +127,14 @@ in_namespace() {
 need_tun() {
     [ -e /dev/net/tun ] || die "/dev/net/tun is missing: modprobe tun"
     { : <>/dev/net/tun; } 2>/dev/null || die "/dev/net/tun may not be opened: chmod 0666 /dev/net/tun"
+}
+
+# wait_until SECONDS COMMAND...
+wait_until() {
+    local deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "${EPOCHREALTIME/./}" -lt $deadline ] || return 1
+        sleep 0.05
+    done
 }

@@ -15,7 +15,7 @@ wrong() {
     grep -qF -e "$named" "$TMP/ncat.err" || fail "'$named' is not named: $(cat "$TMP/ncat.err")"
 }
 
-refuse() { run_case "refused: ${*:2}" wrong "$@"; }
+refuse() { run_case "refuses ${*:2}" wrong "$@"; }
 
 refuse --frobnicate "${GOOD[@]}" --frobnicate
 refuse -l -f tap:dm0 -s $OURS4/24 -p $PORT

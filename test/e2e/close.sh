@@ -68,7 +68,7 @@ interrupted_idle() {
 # The peer closes its sending side and waits for ours: blast's clock stops when we close.
 both_close() {
     listen_ncat ncat --hash
-    "$BLAST" --connect "[$OURS6]:$PORT" --size 4M --hash >"$TMP/blast.out"
+    "$BLAST" --connect "$OURS6:$PORT" --size 4M --hash >"$TMP/blast.out"
     end_ncat
     expect sha256 "$(summary ncat 's["sha256"][0]')" "$(summary blast 's["sha256"]')"
     wait_until 5 eval '! ss -tnHa state all dst [$OURS6] | grep -vq TIME-WAIT' ||

@@ -39,17 +39,18 @@ expect_that() { python3 -c "import sys; sys.exit(not ($2))" || fail "$1: not tru
 
 # Within a case: end the processes it started, then the interfaces and rules it made.
 end_case() {
-    local pid
-    for pid in $(jobs -p); do
-        kill -9 "$pid" 2>/dev/null || true
+    local each
+    for each in $(jobs -p); do
+        kill -9 "$each" || true
     done
-    wait 2>/dev/null || true
-    nft flush ruleset 2>/dev/null || true
-    local ns
-    for ns in $(ip netns list | cut -d' ' -f1); do
-        ip netns del "$ns" || true
+    wait || true
+    nft flush ruleset || true
+    for each in $(ip -o link | awk -F': |@' '$2 != "lo" { print $2 }'); do
+        ip link del "$each" || true
     done
-    ip link del dm0 2>/dev/null || true
+    for each in $(ip netns list | cut -d' ' -f1); do
+        ip netns del "$each" || true
+    done
 }
 
 # run_case NAME FUNCTION [ARG...]
@@ -61,7 +62,7 @@ run_case() {
     (
         set -e
         trap 'echo "line $LINENO: $BASH_COMMAND: status $?" >&2' ERR
-        trap end_case EXIT
+        trap 'end_case 2>/dev/null' EXIT
         "$@"
     )
     status=$?
@@ -81,16 +82,6 @@ end_test() {
     [ $FAILED -eq 0 ] || exit 1
     [ $PASSED -gt 0 ] || exit 77
     exit 0
-}
-
-# wait_until SECONDS COMMAND...
-wait_until() {
-    local deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ "${EPOCHREALTIME/./}" -lt $deadline ] || return 1
-        sleep 0.05
-    done
 }
 
 # stream BYTES [KEY]: the same pseudo-random bytes for the same key.
@@ -161,4 +152,5 @@ print(eval(sys.argv[2]))' "$TMP/$1.out" "$2"
 # A TCP sender in the kernel: stdin to the address, end of input is FIN.
 send_to() { socat -u -b 262144 STDIN "TCP:${1/*:*/[$1]}:${2:-$PORT}"; }
 
-retransmits() { awk '$1 == "TcpRetransSegs" { print $2 }' <(nstat -asz TcpRetransSegs 2>/dev/null); }
+# Times the kernel's TCP found that something was lost.
+losses() { nstat -asz TcpExtTCPTimeouts TcpExtTCPFastRetrans | awk 'NR > 1 { n += $2 } END { print n }'; }

@@ -16,7 +16,7 @@ lossy() {
     ip -n peer link set eth0 up
     # A short minimum for the retransmission timer, or the sender waits most of the time.
     ip -n peer route add 10.0.0.0/24 via 10.1.0.1 rto_min 10ms
-    [ "$tso" = on ] || ip netns exec peer ethtool -K eth0 tx off tso off gso off
+    [ "$tso" = on ] || ip netns exec peer ethtool -K eth0 tx off tso off gso off >/dev/null
     sysctl -qw net.ipv4.ip_forward=1
     listen_ncat ncat --hash -g $PEER4
     nft -f - <<RULES

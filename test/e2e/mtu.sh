@@ -9,7 +9,7 @@ transfer() {
     make_tap "$mtu"
     listen_ncat ncat --hash
     if [ "$tso" = off ]; then
-        ethtool -K dm0 tx off tso off gso off
+        ethtool -K dm0 tx off tso off gso off >/dev/null
     else
         ethtool -k dm0 | grep -q '^tcp-segmentation-offload: on' || fail "the port takes no TSO frames"
     fi

@@ -58,20 +58,29 @@ keeps_listening() {
     expect connections "$(summary ncat 's["connections"]')" 2
 }
 
-# What the peer is sent: --send on the listening side.
+# --send goes to whoever connects, too.
 sends() {
     stream 3M >"$TMP/reply"
     listen_ncat ncat --send "$TMP/reply"
-    socat -t 20 - TCP:$OURS4:$PORT </dev/null | sha256 >"$TMP/got"
+    timeout 20 python3 - $OURS4 $PORT <<'PYTHON' | sha256 >"$TMP/got"
+import socket, sys
+peer = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+left = 3 << 20
+while left and (data := peer.recv(left)):
+    sys.stdout.buffer.write(data)
+    left -= len(data)
+PYTHON
     end_ncat
     expect "sha256 of the reply" "$(cat "$TMP/got")" "$(stream_sha256 3M)"
 }
 
-# -v N: ncdevmem's pattern, of which `yes` makes any amount.
-pattern() {
-    local text=$1 wanted=$2 status=0
+# ncdevmem's pattern, of which `yes` makes any amount.
+repeat() { (set +o pipefail; yes 123456 | head -c "$1" | tr '\n1-6' '\0\1-\6'); }
+
+validates() {
+    local tail=$1 wanted=$2 status=0
     listen_ncat ncat -v 7
-    { yes 123456 | head -c 70M | tr '\n1-6' '\0\1-\6'; printf "$text"; } | send_to $OURS4
+    { repeat 70M; printf '%b' "$tail"; } | send_to $OURS4
     wait_until 20 eval '! ncat_alive' || fail "devmem-ncat did not end"
     wait $NCAT_PID || status=$?
     expect "exit status" $status "$wanted"
@@ -81,6 +90,6 @@ run_case "JSON fields" fields
 run_case "--connections 3, in turn" in_turn
 run_case "-k keeps listening until interrupted" keeps_listening
 run_case "--send from the listening side" sends
-run_case "-v 7 takes the pattern" pattern '\1\2\3' 0
-run_case "-v 7 finds a wrong byte" pattern '\1\3' 1
+run_case "-v 7 takes the pattern" validates '\01\02\03' 0
+run_case "-v 7 finds a wrong byte" validates '\01\03' 1
 end_test

@@ -25,7 +25,7 @@ wrapped() {
 af_packet() {
     ip link add peer0 type veth peer name wire0
     # The driver does not tell of checksums still to be filled in, nor take TSO frames.
-    ethtool -K peer0 tx off tso off gso off
+    ethtool -K peer0 tx off tso off gso off >/dev/null
     ip link set wire0 up
     sysctl -qw net.ipv6.conf.wire0.disable_ipv6=1
     wrapped net_af_packet0,iface=wire0 net_af_packet peer0

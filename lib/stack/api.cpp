@@ -38,7 +38,7 @@ devmem_shard* devmem_stack_shard(devmem_stack* stack, unsigned index)
     return index < stack->shards.size() ? stack->shards[index].get() : nullptr;
 }
 
-void devmem_stack_fit(const devmem_stack* stack, devmem_fit* fit)
+void devmem_stack_fit(const devmem_stack* stack, struct devmem_fit* fit)
 {
     *fit = stack->fit;
 }

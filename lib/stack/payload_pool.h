@@ -29,7 +29,7 @@ public:
         std::uint64_t offset;      ///< the shard's part of it
         std::uint64_t bytes;
         std::uint64_t host_bytes;  ///< size of the host region to make
-        devmem_fit fit;
+        struct devmem_fit fit;
         std::uint32_t connections; ///< connection slots of the shard
         int socket_id;
     };

@@ -179,9 +179,9 @@ void devmem_shard::append_run(const tcp::Run& run, std::uint32_t begin, std::uin
 {
     if (*runs > begin) {
         tcp::Run& last = runs_buffer_[*runs - 1];
-        const std::uint32_t size = runs_->fragment_bytes(last.first);
+        const std::uint32_t size = runs_.fragment_bytes(last.first);
         if (run.off == 0 && run.first == last.first + last.count &&
-            last.off + last.len == last.count * size && runs_->same_page(last.first, run.first)) {
+            last.off + last.len == last.count * size && !runs_.starts_page(run.first)) {
             last.count += run.count;
             last.len += run.len;
             return;
@@ -376,7 +376,7 @@ void devmem_shard::flush_pending()
     pending_.segment.options = &pending_.options;
     pending_.segment.payload = std::span(runs_buffer_).first(pending_.runs);
     current_ = &slot;
-    act(index, slot.tcp.process(pending_.segment, now_, *ctx_));
+    act(index, slot.tcp.process(pending_.segment, now_, ctx_));
 }
 
 void devmem_shard::no_connection(const wire::Packet& packet, const tcp::Segment& segment)
@@ -422,12 +422,13 @@ bool devmem_shard::open_passive(const wire::Packet& packet, const tcp::Segment& 
     syn.len = 0;
     syn.payload = {};
     const bool timestamps = stack_.tcp.timestamps && packet.options.timestamps;
+    const tcp::FlowName name = name_of(slot.flow);
     current_ = &slot;
-    act(index, slot.tcp.open_passive(syn, initial_sequence(slot.flow),
+    act(index, slot.tcp.open_passive(syn, isn_.isn(name, now_),
                                      announced_mss(packet.src.family, timestamps),
                                      announced_mss(packet.src.family, false),
-                                     flow_hash(slot.flow, 1), payload_->returned_by(index), now_,
-                                     *ctx_));
+                                     isn_.timestamp_offset(name), payload_->returned_by(index),
+                                     now_, ctx_));
     return true;
 }
 
@@ -479,7 +480,7 @@ void devmem_shard::receive_icmp(std::span<const std::uint8_t> frame, const wire:
         if (slot != FlowTable::kNotFound) {
             flush_pending();
             current_ = &slots_[slot];
-            act(slot, slots_[slot].tcp.unreachable(-EHOSTUNREACH, now_, *ctx_));
+            act(slot, slots_[slot].tcp.unreachable(-EHOSTUNREACH, now_, ctx_));
         }
         return;
     }

@@ -4,7 +4,6 @@
 
 #include "lib/stack/log.h"
 #include "lib/stack/stack.h"
-#include "lib/tcp/isn.h"
 
 #include <rte_cycles.h>
 #include <rte_errno.h>
@@ -24,6 +23,7 @@ devmem_shard::devmem_shard(const Config& config)
       reserve_(config.reserve), slots_(std::make_unique<Slot[]>(config.connections)),
       dirty_(config.connections), starved_(config.connections), events_(config.connections),
       free_(config.connections), zombies_(config.connections),
+      isn_(config.stack->secret), ctx_{config.stack->tcp, runs_, credit_, *this, counters_},
       scratch_(std::make_unique<std::uint8_t[]>(2 * std::size_t{kLargestFrame}))
 {
     for (std::uint32_t i = 0; i < connections_; i++)
@@ -64,16 +64,17 @@ std::unique_ptr<devmem_shard> devmem_shard::create(const Config& config, std::st
     }
     shard->flows_ = std::make_unique<FlowTable>(config.connections, config.stack->secret);
     shard->timers_ = std::make_unique<TimerWheel>(config.connections, 0);
-    shard->runs_ = std::make_unique<tcp::RunStore>(tcp::RunStoreConfig{
-        .device_fragments = device.fragments,
-        .device_fragment_bytes = device.fragment_bytes,
-        .device_fragments_per_page = device.fragments_per_page,
-        .host_fragments = host.fragments,
-        .host_fragment_bytes = host.fragment_bytes,
-        .host_fragments_per_page = host.fragments_per_page,
-    });
-    shard->ctx_ = std::make_unique<tcp::Context>(tcp::Context{
-        config.stack->tcp, *shard->runs_, shard->credit_, *shard, shard->counters_});
+    if (shard->runs_.create({
+            .device_fragments = device.fragments,
+            .device_fragment_bytes = device.fragment_bytes,
+            .device_fragments_per_page = device.fragments_per_page,
+            .host_fragments = host.fragments,
+            .host_fragment_bytes = host.fragment_bytes,
+            .host_fragments_per_page = host.fragments_per_page,
+        }) != 0) {
+        error = "cannot remember the runs of " + std::to_string(device.fragments) + " fragments";
+        return nullptr;
+    }
     return shard;
 }
 
@@ -82,7 +83,7 @@ devmem_shard::~devmem_shard()
     for (std::uint32_t i = 0; i < connections_; i++) {
         if (slots_[i].used) {
             current_ = &slots_[i];
-            slots_[i].tcp.reset(*ctx_);
+            slots_[i].tcp.reset(ctx_);
         }
     }
     rte_pktmbuf_free_bulk(tx_.data(), tx_count_);
@@ -98,8 +99,8 @@ void devmem_shard::abort_all()
         if (!slots_[i].used)
             continue;
         current_ = &slots_[i];
-        slots_[i].tcp.abort(now_, *ctx_);
-        slots_[i].tcp.poll(now_, *ctx_);
+        slots_[i].tcp.abort(now_, ctx_);
+        slots_[i].tcp.poll(now_, ctx_);
     }
     tx_flush();
 }
@@ -162,7 +163,7 @@ void devmem_shard::serve_starved()
         if (!slot.used)
             continue;
         current_ = &slot;
-        act(index, slot.tcp.window_check(now_, *ctx_));
+        act(index, slot.tcp.window_check(now_, ctx_));
     }
 }
 
@@ -189,7 +190,7 @@ void devmem_shard::poll_slot(std::uint32_t index)
     if (!slot.used)
         return;
     current_ = &slot;
-    act(index, slot.tcp.poll(now_, *ctx_));
+    act(index, slot.tcp.poll(now_, ctx_));
 }
 
 /// Do what the engine asks for.
@@ -198,7 +199,7 @@ void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
     Slot& slot = slots_[index];
     if ((actions & tcp::kPollNow) != 0) {
         current_ = &slot;
-        actions |= slot.tcp.poll(now_, *ctx_);
+        actions |= slot.tcp.poll(now_, ctx_);
     }
     if ((actions & tcp::kConnected) != 0) {
         stats_.conn_opened++;
@@ -291,7 +292,7 @@ void devmem_shard::free_slot(std::uint32_t index)
     Slot& slot = slots_[index];
     leave_backlog(slot);
     current_ = &slot;
-    slot.tcp.reset(*ctx_);
+    slot.tcp.reset(ctx_);
     slot.used = false;
     slot.owned = false;
     slot.generation++;
@@ -439,7 +440,7 @@ int devmem_shard::listen_close(devmem_listener_t listener)
         if (!slot.used || slot.listener != listener)
             continue;
         current_ = &slot;
-        act(i, slot.tcp.abort(now_, *ctx_) | tcp::kPollNow);
+        act(i, slot.tcp.abort(now_, ctx_) | tcp::kPollNow);
     }
     return 0;
 }
@@ -465,17 +466,9 @@ int devmem_shard::accept(devmem_listener_t listener, devmem_conn_t* conn)
     return -EAGAIN;
 }
 
-std::uint32_t devmem_shard::flow_hash(const wire::Flow& flow, std::uint32_t salt) const
+tcp::FlowName devmem_shard::name_of(const wire::Flow& flow) const
 {
-    FlowKey key = key_of(flow);
-    key.remote.bytes[15] = static_cast<std::uint8_t>(key.remote.bytes[15] ^ (salt + 1) << 4);
-    return flows_->hash(key);
-}
-
-tcp::Seq devmem_shard::initial_sequence(const wire::Flow& flow) const
-{
-    return tcp::initial_sequence(stack_.secret, flow.src.bytes, flow.src_port, flow.dst.bytes,
-                                 flow.dst_port, now_);
+    return {flow.src.bytes, flow.dst.bytes, flow.src_port, flow.dst_port};
 }
 
 /// So that a full segment fills a fragment: with timestamps, 12 bytes of what MSS counts are options
@@ -493,7 +486,7 @@ std::uint16_t devmem_shard::ephemeral_port(const wire::Flow& flow)
     // RFC 6056 3.3.3: an offset by hash of the destination, then upwards.
     constexpr std::uint32_t kFirst = 32768, kCount = 65536 - kFirst;
     wire::Flow trial = flow;
-    const std::uint32_t offset = flow_hash(flow, 2);
+    const std::uint32_t offset = isn_.timestamp_offset(name_of(flow));
     for (std::uint32_t i = 0; i < kCount; i++) {
         trial.src_port = static_cast<std::uint16_t>(kFirst + (offset + next_port_++) % kCount);
         const FlowKey key = key_of(trial);
@@ -529,10 +522,12 @@ int devmem_shard::connect(const devmem_endpoint& remote, devmem_conn_t* conn)
         waiters_.push_back({index, slot.generation, next_hop, 0, now_});
     *conn = handle(index);
     current_ = &slot;
-    act(index, slot.tcp.open_active(initial_sequence(flow),
+    const tcp::FlowName name = name_of(flow);
+    act(index, slot.tcp.open_active(isn_.isn(name, now_),
                                     announced_mss(flow.dst.family, stack_.tcp.timestamps),
-                                    announced_mss(flow.dst.family, false), flow_hash(flow, 1),
-                                    payload_->returned_by(index), now_, *ctx_));
+                                    announced_mss(flow.dst.family, false),
+                                    isn_.timestamp_offset(name), payload_->returned_by(index), now_,
+                                    ctx_));
     return 0;
 }
 
@@ -556,7 +551,7 @@ int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
     current_ = slot;
     unsigned count = 0;
     tcp::Run run;
-    while (count < n && slot->tcp.receive(&run, *ctx_)) {
+    while (count < n && slot->tcp.receive(&run, ctx_)) {
         payload_->make_token(run, index, &tokens[count]);
         slot->delivered += run.count;
         stats_.rx_fragments += run.count;
@@ -583,7 +578,7 @@ std::int64_t devmem_shard::send(devmem_conn_t conn, const void* data, std::size_
         return -EBADF;
     current_ = slot;
     const std::int64_t taken =
-        slot->tcp.send({static_cast<const std::byte*>(data), len}, *ctx_);
+        slot->tcp.send({static_cast<const std::byte*>(data), len}, ctx_);
     if (taken == 0)
         return len == 0 ? 0 : -EAGAIN;
     if (taken > 0)
@@ -597,7 +592,7 @@ int devmem_shard::shutdown(devmem_conn_t conn)
     if (slot == nullptr)
         return -EBADF;
     current_ = slot;
-    act(static_cast<std::uint32_t>(conn), slot->tcp.shutdown(now_, *ctx_));
+    act(static_cast<std::uint32_t>(conn), slot->tcp.shutdown(now_, ctx_));
     return 0;
 }
 
@@ -614,7 +609,7 @@ int devmem_shard::close(devmem_conn_t conn, bool abort)
         return 0;
     }
     current_ = slot;
-    act(index, (abort ? slot->tcp.abort(now_, *ctx_) : slot->tcp.close(now_, *ctx_)));
+    act(index, (abort ? slot->tcp.abort(now_, ctx_) : slot->tcp.close(now_, ctx_)));
     return 0;
 }
 

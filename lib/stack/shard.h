@@ -8,6 +8,7 @@
 #include "lib/stack/payload_pool.h"
 #include "lib/stack/timer_wheel.h"
 #include "lib/tcp/connection.h"
+#include "lib/tcp/isn.h"
 #include "lib/wire/frame.h"
 
 #include <devmem/devmem.h>
@@ -165,8 +166,7 @@ private:
     unsigned drain_events(devmem_event* events, unsigned n);
     std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
     std::uint16_t announced_mss(std::uint8_t family, bool timestamps) const;
-    std::uint32_t flow_hash(const devmem::wire::Flow& flow, std::uint32_t salt) const;
-    devmem::tcp::Seq initial_sequence(const devmem::wire::Flow& flow) const;
+    devmem::tcp::FlowName name_of(const devmem::wire::Flow& flow) const;
     devmem::FlowKey key_of(const devmem::wire::Flow& flow) const;
 
     devmem_stack& stack_;
@@ -185,10 +185,11 @@ private:
     std::unique_ptr<Slot[]> slots_;
     std::unique_ptr<devmem::FlowTable> flows_;
     std::unique_ptr<devmem::TimerWheel> timers_;
-    std::unique_ptr<devmem::tcp::RunStore> runs_;
+    devmem::tcp::RunStore runs_;
     devmem::tcp::Credit credit_;
     devmem::tcp::Counters counters_;
-    std::unique_ptr<devmem::tcp::Context> ctx_;
+    devmem::tcp::IsnGenerator isn_;
+    devmem::tcp::Context ctx_;
     Slot* current_ = nullptr; ///< whose segments emit() sends
 
     std::uint64_t device_accepted_ = 0; ///< device fragments taken from the port, ever

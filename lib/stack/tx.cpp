@@ -152,7 +152,7 @@ void devmem_shard::serve_waiters()
                 w = waiters_.back();
                 waiters_.pop_back();
                 current_ = &slot;
-                act(index, slot.tcp.unreachable(-EHOSTUNREACH, now_, *ctx_));
+                act(index, slot.tcp.unreachable(-EHOSTUNREACH, now_, ctx_));
                 continue;
             }
             w.tries++;

@@ -3,10 +3,20 @@
 // memory are arguments, everything it decides comes out as a value or through Sink.
 #pragma once
 
+#include "lib/tcp/ack_policy.h"
+#include "lib/tcp/congestion.h"
+#include "lib/tcp/context.h"
+#include "lib/tcp/ooo_store.h"
+#include "lib/tcp/rcv_window.h"
+#include "lib/tcp/rtt.h"
 #include "lib/tcp/run.h"
+#include "lib/tcp/run_queue.h"
 #include "lib/tcp/run_store.h"
+#include "lib/tcp/sack_list.h"
+#include "lib/tcp/segment.h"
+#include "lib/tcp/send_buffer.h"
 #include "lib/tcp/seq.h"
-#include "lib/wire/tcp_options.h"
+#include "lib/tcp/time.h"
 
 #include <atomic>
 #include <cstddef>
@@ -14,20 +24,6 @@
 #include <span>
 
 namespace devmem::tcp {
-
-/// Microseconds on a monotonic clock.
-using Time = std::uint64_t;
-inline constexpr Time kNever = UINT64_MAX;
-
-/// Control bits (RFC 9293 3.1).
-enum Flags : std::uint8_t {
-    kFin = 0x01,
-    kSyn = 0x02,
-    kRst = 0x04,
-    kPsh = 0x08,
-    kAck = 0x10,
-    kUrg = 0x20,
-};
 
 /// States of RFC 9293 3.3.2; LISTEN is the shard's.
 enum class State : std::uint8_t {
@@ -43,113 +39,103 @@ enum class State : std::uint8_t {
     kTimeWait,
 };
 
-/// What came in. Checksum and header lengths were checked by the caller.
-struct Segment {
-    Seq seq;
-    Seq ack;
-    std::uint16_t window; ///< as on the wire, unscaled
-    std::uint8_t flags;
-    std::uint16_t wire_segments; ///< segments on the wire this stands for (a super-frame: several); 1
-    std::uint32_t len;           ///< payload bytes: the sum over `payload`
-    std::span<const Run> payload;
-    const wire::TcpOptions* options; ///< never nullptr
-};
-
-/// What is to go out.
-struct SegmentOut {
-    Seq seq;
-    Seq ack;
-    std::uint16_t window; ///< as on the wire, scaled
-    std::uint8_t flags;
-    wire::TcpOptions options;
-    /// Payload: bytes of host memory, valid during Sink::emit(). In two parts where the send buffer
-    /// wraps.
-    std::span<const std::byte> payload[2];
-};
-
-/// Window credit of one payload pool. The shard refreshes `free_bytes` before a burst (free
-/// fragments x fragment size, less a reserve for the port, less `promised_bytes`); the engine moves
-/// bytes from free to promised as it advertises them and back as they arrive.
-struct Credit {
-    std::int64_t free_bytes = 0;
-    std::int64_t promised_bytes = 0; ///< sum over connections of right edge - RCV.NXT
-    std::uint32_t fragment_bytes = 0;
-};
-
-/// What a connection cannot do itself.
-class Sink {
-public:
-    /// Send a segment. @return false: no room now; the engine tries again at its next poll().
-    virtual bool emit(const SegmentOut& segment) = 0;
-    /// Fragments of which no byte is wanted any more (duplicates, trimmed parts, data after close).
-    virtual void release(std::uint32_t first, std::uint32_t count) = 0;
-
-protected:
-    ~Sink() = default;
-};
-
-/// What the engine counts. The shard adds them to its statistics.
-struct Counters {
-    std::uint64_t ooo_segments = 0;
-    std::uint64_t duplicate_bytes = 0;
-    std::uint64_t out_of_window = 0;
-    std::uint64_t paws = 0;
-    std::uint64_t after_close = 0;
-    std::uint64_t ooo_overlap_bytes = 0;
-    std::uint64_t retransmits = 0;
-    std::uint64_t pure_acks = 0;
-    std::uint64_t window_limited = 0;
-    std::uint64_t payload_bytes = 0; ///< delivered in order to a receive queue
-};
-
-/// Constants of a shard.
-struct Config {
-    bool timestamps = true;
-    bool sack = true;
-    bool window_scale = true;
-    std::uint32_t rcv_window = 4u << 20;      ///< largest window of a connection
-    std::uint32_t rcv_window_initial = 1u << 16; ///< in the SYN-ACK and until it proves too small
-    std::uint32_t held_limit_bytes = 0;       ///< most a connection may hold, true size; 0: no limit
-    std::uint32_t send_buffer = 256u << 10;
-    Time delayed_ack = 40'000;                ///< RFC 5681 4.2: below 500 ms
-    Time rto_initial = 1'000'000;             ///< RFC 6298 2.1
-    Time rto_min = 200'000;
-    Time rto_max = 60'000'000;
-    Time time_wait = 60'000'000;              ///< 2 MSL
-    unsigned syn_retries = 6;
-    unsigned retries = 15;                    ///< of data and FIN, RFC 9293 3.8.3 R2
-};
-
-/// Handed to every call: the shard's share of the state.
-struct Context {
-    const Config& config;
-    RunStore& runs;
-    Credit& credit;
-    Sink& sink;
-    Counters& counters;
-};
-
 /// What process(), poll() and the calls of the application ask of the shard; bits.
 enum Actions : std::uint32_t {
     kNothing = 0,
-    kPoll = 1u << 0,        ///< call poll() at the end of the burst (something is to be sent)
-    kPollNow = 1u << 1,     ///< call poll() before the next segment (an immediate, own ACK)
-    kConnected = 1u << 2,   ///< the connection reached ESTABLISHED
-    kReadable = 1u << 3,    ///< receive queue was empty and is not now, or the end was reached
-    kWritable = 1u << 4,    ///< send() had refused bytes and would take some now
-    kClosed = 1u << 5,      ///< the connection is over; see error(); the slot may be freed
-    kStarved = 1u << 6,     ///< the window is smaller than wanted for want of credit: call
-                            ///< window_check() when credit comes back
+    kPoll = 1u << 0,      ///< call poll() at the end of the burst (something is to be sent)
+    kPollNow = 1u << 1,   ///< call poll() before the next segment (an immediate, own ACK)
+    kConnected = 1u << 2, ///< the connection reached ESTABLISHED
+    kReadable = 1u << 3,  ///< receive queue was empty and is not now, or the end was reached
+    kWritable = 1u << 4,  ///< send() had refused bytes and would take some now
+    kClosed = 1u << 5,    ///< the connection is over; see error(); the slot may be freed
+    kStarved = 1u << 6,   ///< the window is smaller than wanted for want of credit, or because the
+                          ///< application holds much: call window_check() when that changes
 };
 
-/// One connection.
-class Connection {
+constexpr Actions operator|(Actions a, Actions b)
+{
+    return static_cast<Actions>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
+}
+constexpr Actions& operator|=(Actions& a, Actions b)
+{
+    return a = a | b;
+}
+
+/// What a segment in order reads and writes: two cache lines.
+struct HotState {
+    Seq rcv_nxt_;
+    Seq snd_una_;
+    Seq last_ack_sent_; ///< RFC 7323 4.3
+    Seq snd_wl1_;
+    std::uint32_t ts_recent_;
+    std::uint16_t snd_wnd_field_; ///< the peer's window as on the wire
+    State state_;
+    bool timestamps_ok_;  ///< both sides offered them
+    Time ts_recent_time_; ///< when ts_recent_ was set
+    std::uint64_t readable_;
+    RunQueue queue_;
+    OooStore ooo_;
+    std::uint16_t rcv_mss_; ///< announced
+    bool fin_known_;        ///< the peer's FIN arrived, fin_seq_ is its number
+    bool fin_reached_;      ///< and RCV.NXT passed it
+    bool sack_ok_;
+
+    alignas(64) RcvWindow window_;
+    AckPolicy ack_;
+};
+static_assert(offsetof(HotState, window_) == 64 && sizeof(HotState) == 128);
+
+/// The rest: handshake, timers, sending.
+struct ColdState {
+    enum class Timer : std::uint8_t { kNone, kRetransmit, kPersist, kFinWait2, kTimeWait };
+
+    Seq iss_;
+    Seq snd_nxt_; ///< next to send; a retransmission timeout takes it back to SND.UNA
+    Seq snd_max_; ///< one past the highest sent: the RFC's SND.NXT
+    Seq snd_wl2_;
+    Seq fin_seq_;
+    std::uint32_t snd_wnd_;
+    std::uint32_t snd_wnd_max_;
+    std::uint16_t send_mss_; ///< payload and options
+    std::uint8_t snd_scale_;
+    bool passive_;
+    bool scale_ok_;
+    bool fin_queued_; ///< shutdown() was called
+    bool fin_acked_;
+    bool orphan_;         ///< close() was called
+    bool refused_;        ///< send() took less than it was given
+    bool retransmit_now_; ///< the segment at SND.UNA counts as lost
+    bool rst_pending_;
+    bool blocked_; ///< the sink had no room
+    bool syn_lost_;
+
+    Timer timer_ = Timer::kNone;
+    Time deadline_ = kNever;
+    unsigned tries_;  ///< expiries since the peer last answered
+    unsigned probes_; ///< of a closed window, in a row
+
+    Rtt rtt_;
+    Time timed_since_ = kNever; ///< a segment is being timed (without timestamps)
+    Seq timed_end_;             ///< what acknowledges it
+    Time last_data_sent_;
+    Congestion congestion_;
+    std::uint32_t ts_offset_;
+
+    Time challenge_since_;
+    std::uint8_t challenges_;
+    int error_;
+    SackList sack_;
+};
+
+/// One connection. Not thread-safe.
+class Connection : private HotState, private ColdState {
 public:
-    Connection() = default;
+    Connection() : HotState{}, ColdState{} {}
     Connection(const Connection&) = delete;
     Connection& operator=(const Connection&) = delete;
 
     /// A SYN for a listener: LISTEN -> SYN-RECEIVED. The SYN-ACK goes out at the next poll().
+    /// Payload of the SYN is released: the peer sends it again.
     /// @param iss       initial send sequence number (RFC 6528), chosen by the caller
     /// @param mss       MSS to announce
     /// @param send_mss  bound on what we send (path MTU), without options
@@ -165,24 +151,30 @@ public:
 
     /// A segment arrives (RFC 9293 3.10.7). Every fragment of its payload is owned by the engine
     /// from here on: kept, or given to Sink::release().
-    Actions process(const Segment& segment, Time now, Context& ctx);
+    Actions process(const Segment& segment, Time now, Context& ctx)
+    {
+        return predicted(segment) ? process_predicted(segment, now, ctx)
+                                  : process_any(segment, now, ctx);
+    }
     /// Run expired timers and send all that is due.
     Actions poll(Time now, Context& ctx);
     /// When poll() has something to do without further input. kNever if nothing.
     Time next_deadline() const;
-    /// Credit or returned fragments may allow a larger window: advance the right edge and ask for an
-    /// ACK if the step is worth one (RFC 9293 3.8.6.2.2).
+    /// Credit or returned fragments may allow a larger window: advance the right edge and ask for
+    /// an ACK if the step is worth one (RFC 9293 3.8.6.2.2).
     Actions window_check(Time now, Context& ctx);
 
     /// Take the next in-order run. The caller owns its fragments. @return false: none.
     bool receive(Run* run, Context& ctx);
     /// Bytes that wait in the receive queue.
-    std::uint64_t readable_bytes() const;
+    std::uint64_t readable_bytes() const { return readable_; }
     /// The peer's FIN was reached in order (the receive queue may still hold bytes).
-    bool peer_closed() const;
+    bool peer_closed() const { return fin_reached_; }
 
-    /// Queue bytes. @return bytes taken; 0 the buffer is full (kWritable follows); -EPIPE; -ENOTCONN;
-    /// -ENOMEM. The send buffer is allocated by the first call.
+    /// Queue bytes; they go out at the next poll(), which the caller is to call. There is no Nagle
+    /// delay: a request or a reply comes in one piece. @return bytes taken; 0 the buffer is full
+    /// (kWritable follows); -EPIPE; -ENOTCONN; -ENOMEM. The send buffer is allocated by the first
+    /// call.
     std::int64_t send(std::span<const std::byte> data, Context& ctx);
     /// CLOSE of RFC 9293 3.10.4: FIN after what is queued. Receiving goes on.
     Actions shutdown(Time now, Context& ctx);
@@ -197,13 +189,93 @@ public:
     /// Release every fragment still held and forget the send buffer: before the slot is reused.
     void reset(Context& ctx);
 
-    State state() const;
+    State state() const { return state_; }
     /// 0, or -ECONNRESET, -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH.
-    int error() const;
-};
+    int error() const { return error_; }
 
-/// The RST that answers a segment for no connection (RFC 9293 3.10.7.1).
-/// @return false: none is to be sent (the segment was a RST itself).
-bool reset_for(const Segment& segment, SegmentOut* out);
+private:
+    /// One call from outside: its time, its context and what it asks for in return.
+    struct Call {
+        Time now;
+        Context& ctx;
+        Actions actions = kNothing;
+    };
+    struct Arrival;
+
+    // connection.cpp: opening and closing
+    void open(Seq iss, std::uint16_t mss, std::uint16_t send_mss, std::uint32_t ts_offset,
+              const std::atomic<std::uint32_t>* returned, Context& ctx);
+    void take_syn(const Segment& syn, Call& call);
+    void establish(const Segment& segment, Call& call);
+    void queue_fin(Call& call);
+    void enter_closed(int error, Call& call);
+    void finish(int error, Call& call);
+    void reset_peer(Call& call);
+    void release_queue(Context& ctx);
+    bool may_receive() const { return state_ >= State::kEstablished && state_ <= State::kFinWait2; }
+
+    // input.cpp: the ladder
+    bool predicted(const Segment& segment) const
+    {
+        return segment.seq == rcv_nxt_ && segment.ack == snd_una_ &&
+               state_ == State::kEstablished && (segment.flags & ~kPsh) == kAck &&
+               segment.len - 1 < distance(rcv_nxt_, window_.edge()) && ooo_.empty() &&
+               segment.window == snd_wnd_field_ && !fin_known_ &&
+               (!timestamps_ok_ ||
+                (segment.options->timestamps && Seq(segment.options->ts_val) >= Seq(ts_recent_)));
+    }
+    Actions process_predicted(const Segment& segment, Time now, Context& ctx);
+    Actions process_any(const Segment& segment, Time now, Context& ctx);
+    void process_syn_sent(Arrival& in);
+    bool timestamp_ok(Arrival& in);
+    bool sequence_ok(Arrival& in);
+    bool no_reset(Arrival& in);
+    bool no_syn(Arrival& in);
+    bool ack_ok(Arrival& in);
+    void take_text(Arrival& in);
+    void take_fin(Arrival& in);
+    void repeat_syn_ack(Arrival& in);
+    void refuse_sequence(Arrival& in);
+    void note_fin(Arrival& in);
+    void store(Arrival& in);
+    void store_in_order(Arrival& in);
+    void store_around_gap(Arrival& in);
+    void advance(std::uint32_t bytes, Call& call);
+    void update_timestamp(const Arrival& in);
+    void answer_now(Call& call);
+    void challenge(Call& call);
+
+    // send.cpp: what an ACK does to the sending side
+    void acknowledged(const Segment& segment, Call& call);
+    void acknowledged_new(const Segment& segment, Call& call);
+    void fin_acknowledged(Call& call);
+    bool duplicate_ack(const Segment& segment) const;
+    void update_send_window(const Segment& segment);
+    void sample_rtt(const Segment& segment, const Call& call);
+    std::uint32_t smss() const;
+    std::uint32_t unsent() const;
+    bool fin_unsent() const;
+
+    // output.cpp: what goes out
+    void run_timers(Call& call);
+    void retransmit_timeout(Call& call);
+    void persist_timeout(Call& call);
+    void transmit(Call& call);
+    void send_syn(Call& call);
+    void send_data(Call& call);
+    bool resend_first(Call& call);
+    bool send_next(bool forced, Call& call);
+    bool send_probe(Call& call);
+    std::uint32_t payload_room() const;
+    bool send_segment(Seq seq, std::uint8_t flags, std::uint32_t n, Call& call);
+    void write_options(std::uint8_t flags, Call& call, wire::TcpOptions* options);
+    void send_reset(Call& call);
+    static void refuse(Seq seq, Call& call);
+    void start_timer(Timer timer, Time delay, Call& call);
+    void stop_timer();
+    std::uint32_t timestamp(Time now) const;
+
+    SendBuffer buffer_; ///< from SND.UNA on
+};
 
 } // namespace devmem::tcp

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include "lib/tcp/seq.h"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace devmem::tcp {
+
+/// Congestion control of what we send, requests and replies: slow start, congestion avoidance, fast
+/// retransmit (RFC 5681) and NewReno recovery (RFC 6582).
+class Congestion {
+public:
+    static constexpr unsigned kDupThreshold = 3;
+
+    /// @param syn_lost our SYN had to be repeated: begin with one segment (RFC 5681 3.1)
+    void open(Seq iss, std::uint32_t smss, bool syn_lost)
+    {
+        smss_ = smss;
+        cwnd_ = syn_lost ? smss : initial_window();
+        ssthresh_ = UINT32_MAX;
+        counted_ = 0;
+        dupacks_ = 0;
+        recover_ = iss;
+        recovering_ = false;
+    }
+
+    std::uint32_t cwnd() const { return cwnd_; }
+
+    /// New data was acknowledged up to `ack`; `flight` is what remains outstanding.
+    /// @return the first unacknowledged segment was lost too: send it again (a partial ACK).
+    bool acked(Seq ack, std::uint32_t bytes, std::uint32_t flight)
+    {
+        dupacks_ = 0;
+        if (recovering_) {
+            if (ack < recover_) {
+                cwnd_ -= std::min(bytes, cwnd_);
+                cwnd_ += smss_;
+                return true;
+            }
+            recovering_ = false;
+            cwnd_ = std::min(ssthresh_, std::max(flight, smss_) + smss_);
+            return false;
+        }
+        if (cwnd_ < ssthresh_) {
+            cwnd_ += std::min(bytes, smss_);
+        } else {
+            counted_ += bytes;
+            if (counted_ >= cwnd_) {
+                counted_ -= cwnd_;
+                cwnd_ += smss_;
+            }
+        }
+        cwnd_ = std::min(cwnd_, kCwndMax);
+        return false;
+    }
+
+    /// A duplicate ACK (RFC 5681 2). @return the segment at `una` counts as lost: send it again.
+    bool duplicate(Seq una, Seq sent, std::uint32_t flight)
+    {
+        if (recovering_) {
+            cwnd_ = std::min(cwnd_ + smss_, kCwndMax);
+            return false;
+        }
+        if (++dupacks_ != kDupThreshold || una <= recover_)
+            return false;
+        ssthresh_ = std::max(flight / 2, 2 * smss_);
+        cwnd_ = ssthresh_ + kDupThreshold * smss_;
+        recover_ = sent;
+        recovering_ = true;
+        return true;
+    }
+
+    /// The retransmission timer expired. @param again not for the first time for this data
+    void timed_out(Seq sent, std::uint32_t flight, bool again)
+    {
+        if (!again)
+            ssthresh_ = std::max(flight / 2, 2 * smss_);
+        cwnd_ = smss_;
+        counted_ = 0;
+        dupacks_ = 0;
+        recover_ = sent;
+        recovering_ = false;
+    }
+
+    /// Nothing was sent for a timeout: the ACK clock is lost (RFC 5681 4.1).
+    void idle() { cwnd_ = std::min(cwnd_, initial_window()); }
+
+private:
+    /// RFC 6928.
+    std::uint32_t initial_window() const
+    {
+        return std::min(10 * smss_, std::max(2 * smss_, 14600u));
+    }
+    static constexpr std::uint32_t kCwndMax = 1u << 30; ///< no window is larger (RFC 7323 2.3)
+
+    std::uint32_t smss_;
+    std::uint32_t cwnd_;
+    std::uint32_t ssthresh_;
+    std::uint32_t counted_; ///< bytes acknowledged since cwnd grew, in congestion avoidance
+    unsigned dupacks_;
+    Seq recover_;
+    bool recovering_;
+};
+
+} // namespace devmem::tcp

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the shard lends to every call of the engine.
+#pragma once
+
+#include "lib/tcp/run_store.h"
+#include "lib/tcp/segment.h"
+#include "lib/tcp/time.h"
+
+#include <cstdint>
+
+namespace devmem::tcp {
+
+/// Window credit of one payload pool. The shard refreshes `free_bytes` before a burst (free
+/// fragments x fragment size, less a reserve for the port, less `promised_bytes`); the engine moves
+/// bytes from free to promised as it advertises them and back as they arrive. `free_bytes` may go
+/// below zero by a few bytes, less than 1 << the connection's window scale a grant: see RcvWindow.
+struct Credit {
+    std::int64_t free_bytes = 0;
+    std::int64_t promised_bytes = 0; ///< sum over connections of right edge - RCV.NXT
+    std::uint32_t fragment_bytes = 0;
+};
+
+/// What a connection cannot do itself.
+class Sink {
+public:
+    /// Send a segment. @return false: no room now; the engine tries again at its next poll().
+    virtual bool emit(const SegmentOut& segment) = 0;
+    /// Fragments of which no byte is wanted any more (duplicates, trimmed parts, data after close).
+    virtual void release(std::uint32_t first, std::uint32_t count) = 0;
+
+protected:
+    ~Sink() = default;
+};
+
+/// What the engine counts. The shard adds them to its statistics.
+struct Counters {
+    std::uint64_t ooo_segments = 0;
+    std::uint64_t duplicate_bytes = 0;
+    std::uint64_t out_of_window = 0;
+    std::uint64_t paws = 0;
+    std::uint64_t after_close = 0;
+    std::uint64_t ooo_overlap_bytes = 0;
+    std::uint64_t retransmits = 0;
+    std::uint64_t pure_acks = 0;
+    std::uint64_t window_limited = 0;
+    std::uint64_t payload_bytes = 0; ///< delivered in order to a receive queue
+};
+
+/// Constants of a shard.
+struct Config {
+    bool timestamps = true;
+    bool sack = true;
+    bool window_scale = true;
+    std::uint32_t rcv_window = 4u << 20;         ///< largest window of a connection
+    std::uint32_t rcv_window_initial = 1u << 16; ///< in the SYN-ACK and until it proves too small
+    std::uint32_t held_limit_bytes = 0; ///< most a connection may hold, true size; 0: no limit
+    std::uint32_t send_buffer = 256u << 10;
+    Time delayed_ack = 40'000;    ///< RFC 5681 4.2: below 500 ms
+    Time rto_initial = 1'000'000; ///< RFC 6298 2.1
+    Time rto_min = 200'000;
+    Time rto_max = 60'000'000;
+    Time time_wait = 60'000'000; ///< 2 MSL; also how long a closed connection waits for a FIN
+    unsigned syn_retries = 6;
+    unsigned retries = 15; ///< of data and FIN, RFC 9293 3.8.3 R2
+};
+
+/// Handed to every call: the shard's share of the state.
+struct Context {
+    const Config& config;
+    RunStore& runs;
+    Credit& credit;
+    Sink& sink;
+    Counters& counters;
+};
+
+} // namespace devmem::tcp

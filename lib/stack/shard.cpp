@@ -21,9 +21,9 @@ RTE_LOG_REGISTER(devmem_logtype, lib.devmem, NOTICE)
 devmem_shard::devmem_shard(const Config& config)
     : stack_(*config.stack), queue_(config.queue), connections_(config.connections),
       reserve_(config.reserve), slots_(std::make_unique<Slot[]>(config.connections)),
+      isn_(config.stack->secret), ctx_{config.stack->tcp, runs_, credit_, *this, counters_},
       dirty_(config.connections), starved_(config.connections), events_(config.connections),
       free_(config.connections), zombies_(config.connections),
-      isn_(config.stack->secret), ctx_{config.stack->tcp, runs_, credit_, *this, counters_},
       scratch_(std::make_unique<std::uint8_t[]>(2 * std::size_t{kLargestFrame}))
 {
     for (std::uint32_t i = 0; i < connections_; i++)

@@ -82,7 +82,6 @@ public:
         return true;
     }
 
-private:
     /// The first fragment of a page adjoins none, nor does the first of a pool.
     bool starts_page(std::uint32_t fragment) const
     {
@@ -91,6 +90,7 @@ private:
                    : (fragment - config_.device_fragments) % config_.host_fragments_per_page == 0;
     }
 
+private:
     RunStoreConfig config_{};
     std::unique_ptr<Node[]> nodes_;
 };

@@ -54,26 +54,22 @@ need_packages() {
 
 meminfo() { awk -v key="$1:" '$1 == key { print $2 }' /proc/meminfo; }
 
-# need_hugepages MiB: sets EAL_MEMORY, the EAL arguments for the memory there is.
+# need_hugepages MiB: have that much free, if it may be had. devmem-ncat does without by itself.
 need_hugepages() {
     local page_kib pages total free
     page_kib=$(meminfo Hugepagesize)
-    pages=$(($1 * 1024 / ${page_kib:-2048}))
+    [ -n "$page_kib" ] || return 0
+    pages=$(($1 * 1024 / page_kib))
     total=$(meminfo HugePages_Total)
     free=$(meminfo HugePages_Free)
-    if [ "${free:-0}" -lt "$pages" ] && [ -w /proc/sys/vm/nr_hugepages ] && [ -n "$page_kib" ] &&
+    if [ "$free" -lt "$pages" ] && [ -w /proc/sys/vm/nr_hugepages ] &&
         [ $(((pages - free) * page_kib * 2)) -lt "$(meminfo MemAvailable)" ]; then
         at_exit "echo $total >/proc/sys/vm/nr_hugepages"
         echo $((total + pages - free)) >/proc/sys/vm/nr_hugepages 2>/dev/null || true
         free=$(meminfo HugePages_Free)
     fi
-    if [ "${free:-0}" -ge "$pages" ]; then
-        EAL_MEMORY=
-    else
-        say "${free:-0} hugepages free, $pages wanted, and none to be had: running with --no-huge"
-        EAL_MEMORY="--no-huge -m 1024"
-    fi
-    export EAL_MEMORY
+    [ "$free" -ge "$pages" ] ||
+        say "$free hugepages free, $pages wanted, no more to be had: what does not fit runs without"
 }
 
 # DPDK loads no plugin from below a directory others may write to.

@@ -30,7 +30,7 @@ refuse 10.0.0.2/33 -l -f tap:dm0 -s 10.0.0.2/33 -p $PORT
 refuse fd00::2/129 -l -f tap:dm0 -s fd00::2/129 -p $PORT
 refuse -g "${GOOD[@]}" -g 10.0.0
 refuse example -c example -f tap:dm0 -s $OURS4/24 -p $PORT
-refuse a_name_too_long_for_linux "${GOOD[@]}" -f tap:a_name_too_long_for_linux
+refuse a_name_too_long_for_linux -l -f tap:a_name_too_long_for_linux -s $OURS4/24 -p $PORT
 refuse -q "${GOOD[@]}" -q 0
 refuse -q "${GOOD[@]}" -q many
 refuse -v "${GOOD[@]}" -v 0

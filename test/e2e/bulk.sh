@@ -16,7 +16,7 @@ hashed() {
 
 # The same bytes leave through -o.
 written_out() {
-    "$NCAT" -l -f tap:dm0 -s $OURS4/24 -p $PORT -o - ${EAL_MEMORY:+-- $EAL_MEMORY} \
+    "$NCAT" -l -f tap:dm0 -s $OURS4/24 -p $PORT -o - \
         2>"$TMP/ncat.err" </dev/null > >(sha256 >"$TMP/hash") &
     NCAT_PID=$!
     wait_ncat

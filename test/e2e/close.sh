@@ -23,7 +23,7 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 s.close()
 PYTHON
     stream 16M | send_to $OURS4
-    end_ncat
+    end_ncat 30 1
     grep -qi reset "$TMP/ncat.err" || fail "the reset is not reported"
     expect "the next stream is right" "$(summary ncat "'$(stream_sha256 16M)' in s['sha256']")" True
 }

@@ -38,10 +38,7 @@ CONF
 refused() {
     make_tap
     start_ncat ncat -c $PEER4 -p 81
-    wait_until 10 eval '! ncat_alive' || fail "devmem-ncat did not end"
-    local status=0
-    wait $NCAT_PID || status=$?
-    expect "exit status" $status 1
+    end_ncat 10 1
     grep -qi refused "$TMP/ncat.err" || fail "the refusal is not reported"
 }
 

@@ -14,11 +14,12 @@ BLAST=$BUILD/test/tools/blast
 NCAT=$BUILD/apps/devmem-ncat/devmem-ncat
 PEER4=10.0.0.1 PEER6=fd00::1 OURS4=10.0.0.2 OURS6=fd00::2
 PORT=5201
+PORT_SPEC=tap:dm0
 ADDRESSES=(-s $OURS4/24 -s $OURS6/64)
 
 if [ -z "${DEVMEM_E2E_NAMESPACE:-}" ]; then
     need_tun
-    [ -n "${EAL_MEMORY+set}" ] || need_hugepages 512
+    need_hugepages 512
     set +e
     DEVMEM_E2E_NAMESPACE=1 in_namespace bash "$0" "$@"
     exit
@@ -94,10 +95,9 @@ stream() {
 sha256() { openssl dgst -sha256 -r | cut -d' ' -f1; }
 stream_sha256() { stream "$@" | sha256; }
 
-# make_tap [MTU] [ip-tuntap-option...]: dm0 before devmem-ncat attaches to it.
+# make_tap: dm0 before devmem-ncat attaches to it.
 make_tap() {
-    ip tuntap add dm0 mode tap vnet_hdr "${@:2}"
-    ip link set dm0 mtu "${1:-1500}"
+    ip tuntap add dm0 mode tap vnet_hdr
     peer_up
 }
 
@@ -113,8 +113,7 @@ peer_up() {
 start_ncat() {
     local name=$1
     shift
-    # shellcheck disable=SC2086
-    "$NCAT" -f tap:dm0 "${ADDRESSES[@]}" -p $PORT --json "$@" ${EAL_MEMORY:+-- $EAL_MEMORY} \
+    "$NCAT" -f $PORT_SPEC "${ADDRESSES[@]}" -p $PORT --json "$@" \
         >"$TMP/$name.out" 2>"$TMP/$name.err" </dev/null &
     NCAT_PID=$!
 }
@@ -133,12 +132,12 @@ listen_ncat() {
     wait_ncat
 }
 
-# end_ncat [SECONDS]: wait for it to end by itself; its exit status must be 0.
+# end_ncat [SECONDS [STATUS]]: wait for it to end by itself, with that exit status.
 end_ncat() {
     wait_until "${1:-30}" eval '! ncat_alive' || fail "devmem-ncat did not end"
     local status=0
     wait "$NCAT_PID" || status=$?
-    expect "exit status of devmem-ncat" $status 0
+    expect "exit status of devmem-ncat" $status "${2:-0}"
 }
 
 # summary NAME EXPRESSION: a Python expression of `s`, the JSON object devmem-ncat printed.

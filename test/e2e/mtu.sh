@@ -6,8 +6,9 @@
 transfer() {
     local mtu=$1 tso=$2 address=$3
     [ "$mtu" -ge 1280 ] || ADDRESSES=(-s $OURS4/24)
-    make_tap "$mtu"
+    PORT_SPEC=tap:dm0,mtu=$mtu
     listen_ncat ncat --hash
+    expect "MTU of dm0" "$(cat /sys/class/net/dm0/mtu)" "$mtu"
     if [ "$tso" = off ]; then
         ethtool -K dm0 tx off tso off gso off >/dev/null
     else

@@ -78,12 +78,10 @@ PYTHON
 repeat() { (set +o pipefail; yes 123456 | head -c "$1" | tr '\n1-6' '\0\1-\6'); }
 
 validates() {
-    local tail=$1 wanted=$2 status=0
+    local tail=$1 wanted=$2
     listen_ncat ncat -v 7
     { repeat 70M; printf '%b' "$tail"; } | send_to $OURS4
-    wait_until 20 eval '! ncat_alive' || fail "devmem-ncat did not end"
-    wait $NCAT_PID || status=$?
-    expect "exit status" $status "$wanted"
+    end_ncat 20 "$wanted"
 }
 
 run_case "JSON fields" fields

@@ -6,8 +6,7 @@
 # wrapped PORT-SPEC DRIVER INTERFACE: the peer is at INTERFACE
 wrapped() {
     local spec=$1 driver=$2 interface=$3
-    # shellcheck disable=SC2086
-    "$NCAT" -l -f "$spec" -s $OURS4/24 -p $PORT --hash --json ${EAL_MEMORY:+-- $EAL_MEMORY} \
+    "$NCAT" -l -f "$spec" -s $OURS4/24 -p $PORT --hash --json \
         >"$TMP/ncat.out" 2>"$TMP/ncat.err" </dev/null &
     NCAT_PID=$!
     wait_until 20 ip link show "$interface" || fail "no $interface"

@@ -268,7 +268,7 @@ int send_stream(const Options& options)
     return 0;
 }
 
-/// Time runs from accept() to the end of the stream.
+/// Time runs from the first bytes to the last, as in devmem-ncat.
 int receive_stream(const Options& options)
 {
     const AddrInfo address = resolve(options.sink);
@@ -284,7 +284,7 @@ int receive_stream(const Options& options)
     }
     std::vector<std::uint8_t> buffer(kBlock);
     Sha256 sha256;
-    const auto start = Clock::now();
+    Clock::time_point first, last;
     std::uint64_t bytes = 0;
     while (true) {
         const ssize_t n = recv(fd, buffer.data(), buffer.size(), 0);
@@ -297,9 +297,13 @@ int receive_stream(const Options& options)
         if (options.hash) {
             sha256.update(buffer.data(), static_cast<std::size_t>(n));
         }
+        last = Clock::now();
+        if (bytes == 0) {
+            first = last;
+        }
         bytes += static_cast<std::uint64_t>(n);
     }
-    report(bytes, Clock::now() - start, congestion_control(fd), options.hash ? sha256.hex() : "");
+    report(bytes, last - first, congestion_control(fd), options.hash ? sha256.hex() : "");
     close(fd);
     close(listener);
     return 0;

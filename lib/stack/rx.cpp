@@ -426,7 +426,7 @@ bool devmem_shard::open_passive(const wire::Packet& packet, const tcp::Segment& 
     current_ = &slot;
     act(index, slot.tcp.open_passive(syn, isn_.isn(name, now_),
                                      announced_mss(packet.src.family, timestamps),
-                                     announced_mss(packet.src.family, false),
+                                     largest_mss(packet.src.family),
                                      isn_.timestamp_offset(name), payload_->returned_by(index),
                                      now_, ctx_));
     return true;

@@ -187,8 +187,8 @@ void devmem_shard::poll_dirty()
 void devmem_shard::poll_slot(std::uint32_t index)
 {
     Slot& slot = slots_[index];
-    if (!slot.used)
-        return;
+    if (!slot.used || !slot.mac_known)
+        return; // serve_waiters() polls it when its first segment can leave
     current_ = &slot;
     act(index, slot.tcp.poll(now_, ctx_));
 }
@@ -475,10 +475,14 @@ tcp::FlowName devmem_shard::name_of(const wire::Flow& flow) const
 /// (RFC 6691).
 std::uint16_t devmem_shard::announced_mss(std::uint8_t family, bool timestamps) const
 {
-    const std::uint32_t headers = family == 4 ? 20 + 20 : 40 + 20;
-    const std::uint32_t by_mtu = stack_.mtu - headers;
     const std::uint32_t by_fit = stack_.payload_per_fragment + (timestamps ? 12u : 0u);
-    return static_cast<std::uint16_t>(std::min(by_mtu, by_fit));
+    return static_cast<std::uint16_t>(std::min<std::uint32_t>(largest_mss(family), by_fit));
+}
+
+std::uint16_t devmem_shard::largest_mss(std::uint8_t family) const
+{
+    const unsigned headers = family == 4 ? 20 + 20 : 40 + 20;
+    return static_cast<std::uint16_t>(stack_.mtu - headers);
 }
 
 std::uint16_t devmem_shard::ephemeral_port(const wire::Flow& flow)
@@ -525,7 +529,7 @@ int devmem_shard::connect(const devmem_endpoint& remote, devmem_conn_t* conn)
     const tcp::FlowName name = name_of(flow);
     act(index, slot.tcp.open_active(isn_.isn(name, now_),
                                     announced_mss(flow.dst.family, stack_.tcp.timestamps),
-                                    announced_mss(flow.dst.family, false),
+                                    largest_mss(flow.dst.family),
                                     isn_.timestamp_offset(name), payload_->returned_by(index), now_,
                                     ctx_));
     return 0;

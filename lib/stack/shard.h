@@ -166,6 +166,7 @@ private:
     unsigned drain_events(devmem_event* events, unsigned n);
     std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
     std::uint16_t announced_mss(std::uint8_t family, bool timestamps) const;
+    std::uint16_t largest_mss(std::uint8_t family) const;
     devmem::tcp::FlowName name_of(const devmem::wire::Flow& flow) const;
     devmem::FlowKey key_of(const devmem::wire::Flow& flow) const;
 

@@ -73,7 +73,8 @@ RcvWindow::Grant RcvWindow::grant(Seq rcv_nxt, std::uint32_t mss, std::uint32_t 
     if (closed_)
         return {0, false};
     const unsigned shift = syn ? 0 : scale_;
-    const std::uint32_t target = round_down(target_, shift);
+    // The window of a SYN is never scaled (RFC 7323 2.2).
+    const std::uint32_t target = syn ? std::min(target_, kUnscaledMax) : round_down(target_, shift);
     std::uint32_t want = target;
     if (config.held_limit_bytes != 0) {
         const std::uint64_t held = held_bytes(credit);

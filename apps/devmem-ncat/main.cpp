@@ -259,14 +259,10 @@ void sum_up(const Job& job, const std::vector<std::unique_ptr<Receiver>>& receiv
 }
 
 /// All that needs EAL.
-int receive(const Options& options, Job& job, const devmem::Region& region)
+int receive(const Options& options, const devmem_endpoint& remote, Job& job,
+            const devmem::Region& region)
 {
     std::string why;
-    devmem_endpoint remote{};
-    if (!options.listen) {
-        if (const int rc = resolve(options, &remote); rc != 0)
-            return rc;
-    }
     auto port = devmem::Port::open(options.port.c_str(), options.queues, &why);
     if (!port)
         return complain_about("-f " + options.port, port.error(), why);
@@ -316,6 +312,11 @@ int receive(const Options& options, Job& job, const devmem::Region& region)
 int run(const Options& options)
 {
     Job job(options);
+    devmem_endpoint remote{};
+    if (!options.listen) {
+        if (const int rc = resolve(options, &remote); rc != 0)
+            return rc;
+    }
     if (!options.send.empty()) {
         if (const int rc = read_file(options.send, &job.to_send); rc != 0)
             return rc;
@@ -334,7 +335,7 @@ int run(const Options& options)
     if (const int rc = start_eal(eal_arguments(options, Machine::look(), needed)); rc != 0)
         return rc;
     catch_signals();
-    const int status = receive(options, job, *region);
+    const int status = receive(options, remote, job, *region);
     rte_eal_cleanup();
     return status;
 }

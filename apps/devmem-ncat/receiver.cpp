@@ -82,8 +82,12 @@ bool Receiver::poll()
 void Receiver::finish()
 {
     listener_.reset();
-    while (!sessions_.empty())
-        remove(sessions_.begin()->second);
+    while (!sessions_.empty()) {
+        Session& session = sessions_.begin()->second;
+        if (!session.ended) // the peer must not take it for a stream well received
+            session.connection.abort();
+        remove(session);
+    }
     for (int round = 0; round < kLastRounds; ++round)
         static_cast<void>(shard_.poll(events_));
     held_.clear();

@@ -37,10 +37,8 @@ std::uint32_t checksum_add(std::uint32_t sum, std::span<const std::uint8_t> byte
         odd += word;
     }
     std::uint64_t total = even + odd;
-    total = (total & 0xffffffff) + (total >> 32);
-    total = (total & 0xffff) + (total >> 16 & 0xffff) + (total >> 32);
-    total = (total & 0xffff) + (total >> 16);
-    total = (total & 0xffff) + (total >> 16);
+    while (total >> 16 != 0)
+        total = (total & 0xffff) + (total >> 16);
     auto folded = static_cast<std::uint16_t>(total);
     if constexpr (std::endian::native == std::endian::little)
         folded = __builtin_bswap16(folded);

@@ -60,6 +60,24 @@ Bytes with_more(const Bytes& frame, const Bytes& more)
     });
 }
 
+/// The first `size` bytes of an ICMP frame, as a packet of its own.
+Bytes cut(const Bytes& frame, std::size_t size)
+{
+    return edited(frame, [&](Bytes& bytes) {
+        bytes.resize(size);
+        if (bytes[12] != 0x08) {
+            bytes[19] = static_cast<std::uint8_t>(size - 54);
+            return;
+        }
+        bytes[17] = static_cast<std::uint8_t>(size - 14);
+        bytes[24] = bytes[25] = 0;
+        const auto sum = static_cast<std::uint16_t>(
+            ~model::ones_complement_sum(std::span(bytes).subspan(14, 20)));
+        bytes[24] = static_cast<std::uint8_t>(sum >> 8);
+        bytes[25] = static_cast<std::uint8_t>(sum);
+    });
+}
+
 template <typename Write>
 Bytes written(std::size_t size, Write write)
 {
@@ -144,8 +162,9 @@ TEST(Nd, ReadsSolicitationAndAdvertisement)
 TEST(Nd, RefusesWhatRfc4861Says)
 {
     const auto valid = [](const Bytes& frame) {
+        Guarded guarded(256);
         Nd nd;
-        return parse_nd(frame, parsed(frame), &nd);
+        return parse_nd(guarded.copy(frame), parsed(frame), &nd);
     };
     for (const Bytes* frame : {&frames::kSolicitation, &frames::kAdvertisement}) {
         EXPECT_FALSE(valid(with(*frame, 21, 254)));  // passed a router
@@ -157,10 +176,9 @@ TEST(Nd, RefusesWhatRfc4861Says)
         EXPECT_FALSE(valid(with_more(*frame, {14})));
         EXPECT_FALSE(valid(with_more(*frame, {14, 1, 0, 0})));
         EXPECT_TRUE(valid(with_more(*frame, {14, 1, 0, 0, 0, 0, 0, 0}))); // a nonce
-        EXPECT_FALSE(valid(edited(*frame, [](Bytes& b) {                  // 23 bytes
-            b.resize(54 + 23);
-            b[19] = 23;
-        })));
+        for (std::size_t bytes = 8; bytes < 24; ++bytes)
+            EXPECT_FALSE(valid(cut(*frame, 54 + bytes))) << bytes;
+        EXPECT_TRUE(valid(cut(*frame, 54 + 24)));
         EXPECT_FALSE(valid(with(*frame, 54, 133))); // router solicitation
     }
     EXPECT_FALSE(valid(frames::kEcho6));
@@ -318,8 +336,9 @@ TEST(Unreachable, NamesOurSegment)
 TEST(Unreachable, RefusesOtherMessagesAndQuotes)
 {
     const auto valid = [](const Bytes& frame) {
+        Guarded guarded(256);
         Unreachable unreachable;
-        return parse_unreachable(frame, parsed(frame), &unreachable);
+        return parse_unreachable(guarded.copy(frame), parsed(frame), &unreachable);
     };
     const Bytes& v4 = frames::kUnreachable4;
     EXPECT_FALSE(valid(with(v4, 34, 11)));   // time exceeded
@@ -334,15 +353,12 @@ TEST(Unreachable, RefusesOtherMessagesAndQuotes)
     EXPECT_FALSE(valid(with(v6, 62, 0x45)));
     EXPECT_FALSE(valid(with(v6, 68, 17)));
     EXPECT_FALSE(valid(with(v6, 85, 2)));
-    for (std::uint8_t quoted = 0; quoted < 48; ++quoted)
-        EXPECT_FALSE(valid(edited(v6, [&](Bytes& b) {
-            b.resize(62u + quoted);
-            b[19] = static_cast<std::uint8_t>(8 + quoted);
-        }))) << quoted;
-    EXPECT_TRUE(valid(edited(v6, [&](Bytes& b) {
-        b.resize(62 + 48);
-        b[19] = 8 + 48;
-    })));
+
+    // The IP header and 8 bytes of TCP, no less.
+    for (std::size_t quoted = 0; quoted <= 28; ++quoted)
+        EXPECT_EQ(valid(cut(v4, 42 + quoted)), quoted == 28) << quoted;
+    for (std::size_t quoted = 0; quoted <= 60; ++quoted)
+        EXPECT_EQ(valid(cut(v6, 62 + quoted)), quoted >= 48) << quoted;
     EXPECT_FALSE(valid(frames::kEcho4));
     EXPECT_FALSE(valid(frames::kData4));
 }

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <set>
 #include <string>
@@ -176,6 +177,12 @@ TEST(Parse, Ipv4HeaderLies)
     EXPECT_EQ(verdict_of(total(20)), Verdict::kTcpHeader);
     EXPECT_EQ(verdict_of(total(39)), Verdict::kTcpHeader);
     EXPECT_EQ(verdict_of(total(51)), Verdict::kTcpHeader); // one byte less than the TCP header says
+    // Such a segment at the very end of the frame lies about TCP, the frame is whole.
+    for (std::uint16_t bytes = 20; bytes < 52; ++bytes) {
+        Bytes frame = total(bytes);
+        frame.resize(14u + bytes);
+        EXPECT_EQ(verdict_of(frame), Verdict::kTcpHeader) << bytes;
+    }
     EXPECT_EQ(verdict_of(total(52)), Verdict::kOk);
     EXPECT_EQ(verdict_of(total(57)), Verdict::kOk);
     EXPECT_EQ(verdict_of(total(58)), Verdict::kTruncated);
@@ -248,9 +255,15 @@ TEST(Parse, Ipv6ExtensionHeaders)
     EXPECT_EQ(verdict_of(with(frame, 89, 0x08)), Verdict::kIpFragment);
     EXPECT_EQ(verdict_of(with(frame, 89, 0x01)), Verdict::kIpFragment);
     EXPECT_EQ(verdict_of(with(frame, 89, 0x06)), Verdict::kOk);
-    // The packet ends within the chain.
-    EXPECT_EQ(verdict_of(with(frame, 19, 39)), Verdict::kIpHeader);
-    EXPECT_EQ(verdict_of(with(frame, 19, 40)), Verdict::kTcpHeader);
+    // The packet ends within the chain, or with it.
+    for (std::uint8_t bytes = 0; bytes <= 40; ++bytes) {
+        const Bytes packet = edited(frame, [&](Bytes& b) {
+            b[19] = bytes;
+            b.resize(54u + bytes);
+        });
+        EXPECT_EQ(verdict_of(packet), bytes < 40 ? Verdict::kIpHeader : Verdict::kTcpHeader)
+            << int{bytes};
+    }
 }
 
 /// IPv6 with `count` destination options headers of 8 bytes before TCP.
@@ -321,9 +334,15 @@ TEST(Parse, IcmpChecksums)
     }
     // ICMPv6's covers the addresses.
     EXPECT_EQ(verdict_of(with(frames::kEcho6, 30, 0x21)), Verdict::kIcmp);
-    // 7 bytes are no message.
-    EXPECT_EQ(verdict_of(with(frames::kEcho4, 17, 27)), Verdict::kIcmp);
-    EXPECT_EQ(verdict_of(with(frames::kEcho6, 19, 7)), Verdict::kIcmp);
+    // 7 bytes are no message, with however good a checksum.
+    EXPECT_EQ(verdict_of(edited(frames::kEcho4,
+                                [](Bytes& b) {
+                                    b[17] = 27;
+                                    b.resize(14 + 27);
+                                    const std::uint8_t message[] = {8, 0, 0xf7, 0xff, 0, 0, 0};
+                                    std::copy(std::begin(message), std::end(message), &b[34]);
+                                })),
+              Verdict::kIcmp);
 }
 
 TEST(Parse, ArpOfOtherNetworks)

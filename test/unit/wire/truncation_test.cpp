@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 namespace devmem::wire {
@@ -123,6 +124,19 @@ TEST(Truncation, EveryValueOfEveryByteIsReadSafely)
         }
     }
     EXPECT_GT(accepted, 10'000u);
+}
+
+// The last byte of an extension header is an option type: its length would be the next one.
+TEST(Truncation, LoneExtensionOptionTypeAtTheEnd)
+{
+    Bytes bytes(frames::kExtensions6.begin(), frames::kExtensions6.begin() + 62);
+    bytes[19] = 8;
+    const std::uint8_t options[] = {1, 3, 0, 0, 0, 1};
+    std::copy(std::begin(options), std::end(options), &bytes[56]);
+    Guarded guarded(256);
+    Packet packet;
+    EXPECT_EQ(parse(guarded.copy(bytes), static_cast<std::uint32_t>(bytes.size()), &packet),
+              Verdict::kIpHeader);
 }
 
 /// Put the IPv4 and ICMP checksums right, so that random bytes get past them.

@@ -97,11 +97,8 @@ build() {
         (cd "$ROOT" && meson setup "$dir" "$@") >"$log" 2>&1 ||
             { tail -20 "$log" >&2; return 1; }
     fi
-    ninja -C "$dir" >"$log" 2>&1 || { grep -E -A20 'FAILED|error:' "$log" | head -60 >&2; return 1; }
+    ninja -C "$dir" >"$log" 2>&1 || { grep -E 'FAILED|error|undefined reference' "$log" | cut -c1-300 | head -40 >&2; return 1; }
 }
-
-# The default build: optimised, with symbols.
-RELEASE=(--buildtype=release -Ddebug=true)
 
 # in_namespace COMMAND...: run it as root of a network and mount namespace of its own, with an empty
 # /run (named namespaces and DPDK's runtime files go there) and its own network under /sys.

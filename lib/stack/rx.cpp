@@ -25,6 +25,8 @@ std::uint32_t lcore_slot()
     return lcore == LCORE_ID_ANY ? kNoLcore : lcore;
 }
 
+/// First byte of a destination MAC: the group bit (IEEE 802.3 3.2.3).
+constexpr std::uint8_t kGroupAddress = 0x01;
 /// RFC 9293 3.1: IPPROTO_TCP.
 constexpr std::uint8_t kProtocolTcp = 6;
 
@@ -124,7 +126,12 @@ void devmem_shard::receive(rte_mbuf* m)
         verdict = wire::parse(head, rte_pktmbuf_pkt_len(m), &packet);
     }
     if (verdict != wire::Verdict::kOk) [[unlikely]] {
-        count_drop(verdict);
+        const bool unknown =
+            verdict == wire::Verdict::kEthertype || verdict == wire::Verdict::kIpProtocol;
+        if (unknown && !head.empty() && (head[0] & kGroupAddress) != 0)
+            stats_.rx_ignored++;
+        else
+            count_drop(verdict);
         rte_pktmbuf_free(m);
         return;
     }
@@ -279,7 +286,7 @@ bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& pac
 void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
 {
     if (stack_.local_address(packet.dst) < 0) [[unlikely]] {
-        stats_.drop_not_ours++;
+        stats_.rx_ignored++;
         rte_pktmbuf_free(m);
         return;
     }
@@ -469,7 +476,7 @@ void devmem_shard::receive_icmp(std::span<const std::uint8_t> frame, const wire:
         }
     }
     if (stack_.local_address(packet.dst) < 0) {
-        stats_.drop_not_ours++;
+        stats_.rx_ignored++;
         return;
     }
     wire::Unreachable unreachable;

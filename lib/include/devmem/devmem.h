@@ -395,6 +395,7 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
 /** Every counter of a shard, with what it says. */
 #define DEVMEM_SHARD_STATS(X)                                                                      \
     X(rx_packets, "packets taken from the port")                                                   \
+    X(rx_ignored, "packets for no local address: multicast of other protocols, other hosts")       \
     X(rx_tcp_segments, "TCP segments that passed every check")                                     \
     X(rx_payload_bytes, "payload bytes delivered in order to a receive queue")                     \
     X(rx_device_bytes, "of these, bytes the port placed in the region")                            \
@@ -417,7 +418,6 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
     X(drop_ip_checksum, "wrong IPv4 header checksum")                                              \
     X(drop_ip_fragment, "IP fragment: not reassembled")                                            \
     X(drop_ip_protocol, "neither TCP, ICMP nor ICMPv6")                                            \
-    X(drop_not_ours, "destination is no local address")                                            \
     X(drop_tcp_header, "malformed TCP header")                                                     \
     X(drop_tcp_options, "malformed TCP options")                                                   \
     X(drop_tcp_checksum, "wrong TCP checksum, or none the port would vouch for")                   \

@@ -324,20 +324,20 @@ void Connection::store_in_order(Arrival& in)
 void Connection::store_around_gap(Arrival& in)
 {
     RunStore& runs = in.ctx.runs;
-    Payload& payload = in.payload;
-    const Seq seq = payload.seq();
+    const Seq seq = in.payload.seq();
     if (seq > rcv_nxt_)
         in.ctx.counters.ooo_segments++;
-    if (const std::uint32_t island = ooo_.find(runs, seq); island != OooStore::kNone)
-        sack_.duplicate(seq, min(payload.end(), runs[island].end));
-
-    const OooStore::Inserted inserted = ooo_.insert(runs, payload);
+    const OooStore::Inserted inserted = ooo_.insert(runs, in.payload);
     in.ctx.counters.duplicate_bytes += inserted.duplicate;
     in.ctx.counters.ooo_overlap_bytes += inserted.shared;
     window_.kept(inserted.fragments);
-    sack_.changed(runs, ooo_, seq);
+    if (inserted.duplicate != 0)
+        sack_.duplicate(inserted.duplicate_seq, inserted.duplicate_end);
     if (const std::uint32_t bytes = ooo_.drain(runs, rcv_nxt_, queue_); bytes != 0)
         advance(bytes, in);
+    sack_.changed(runs, ooo_, seq);
+    if (inserted.fragments != 0)
+        sack_.changed(runs, ooo_, inserted.last);
     ack_.quick();
     answer_now(in);
 }

@@ -27,6 +27,10 @@ OooStore::Inserted OooStore::insert(RunStore& runs, Payload& payload)
         if (place.before != kNone && runs[place.before].end > seq) {
             const std::uint32_t held =
                 std::min(payload.left(), distance(seq, runs[place.before].end));
+            if (result.duplicate == 0) {
+                result.duplicate_seq = seq;
+                result.duplicate_end = seq + held;
+            }
             result.duplicate += held;
             payload.skip(held);
             continue;
@@ -39,10 +43,15 @@ OooStore::Inserted OooStore::insert(RunStore& runs, Payload& payload)
         if (dropped != 0) { // cut by the island that follows
             const RunStore::Node& after = runs[place.after];
             const std::uint32_t held = std::min(dropped, distance(after.seq, after.end));
+            if (result.duplicate == 0) {
+                result.duplicate_seq = after.seq;
+                result.duplicate_end = after.seq + held;
+            }
             result.duplicate += held;
             result.shared += dropped - held;
         }
         result.fragments += run.count;
+        result.last = seq;
         add(runs, run, seq, place);
     }
     return result;

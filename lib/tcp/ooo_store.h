@@ -33,9 +33,12 @@ public:
 
     /// What became of a payload.
     struct Inserted {
-        std::uint32_t duplicate = 0; ///< bytes held already
-        std::uint32_t shared = 0;    ///< new bytes in a fragment that had to go with another piece
         std::uint32_t fragments = 0; ///< kept
+        Seq last{0};                 ///< where the last piece kept begins, if any was
+        std::uint32_t duplicate = 0; ///< bytes dropped that were held already
+        Seq duplicate_seq{0};        ///< where the first of them begin,
+        Seq duplicate_end{0};        ///< and end
+        std::uint32_t shared = 0;    ///< new bytes dropped: in a fragment that another piece needed
     };
     /// Take what is new of `payload`, all of it at or after RCV.NXT.
     Inserted insert(RunStore& runs, Payload& payload);

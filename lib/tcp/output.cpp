@@ -133,7 +133,7 @@ void Connection::send_data(Call& call)
 /// Payload of a segment; SACK blocks, which are rare beside data, are allowed for at their most.
 std::uint32_t Connection::payload_room() const
 {
-    const std::uint32_t sack = sack_.empty(ooo_) ? 0 : (timestamps_ok_ ? 28 : 36);
+    const std::uint32_t sack = !sack_ok_ || sack_.empty(ooo_) ? 0 : (timestamps_ok_ ? 28 : 36);
     return smss() - sack;
 }
 

@@ -7,8 +7,10 @@ void SackList::changed(const RunStore& runs, const OooStore& store, Seq seq)
 {
     // Islands that drained or joined this one leave the list.
     const std::uint32_t island = store.find(runs, seq);
-    std::array<Seq, 4> recent{seq};
-    std::uint8_t count = 1;
+    std::array<Seq, 4> recent{};
+    std::uint8_t count = 0;
+    if (island != OooStore::kNone)
+        recent[count++] = seq;
     for (std::uint8_t i = 0; i < count_ && count < recent.size(); i++) {
         const std::uint32_t other = store.find(runs, recent_[i]);
         if (other != OooStore::kNone && other != island)

@@ -15,10 +15,14 @@ namespace devmem::tcp {
 /// (RFC 2018 4), ahead of them once the duplicate that arrived (RFC 2883 4).
 class SackList {
 public:
-    /// A segment at `seq` was stored; its island leads from now on.
+    /// Bytes at `seq` were stored; their island, unless it drained, leads from now on.
     void changed(const RunStore& runs, const OooStore& store, Seq seq);
-    /// Bytes left <= x < right came again.
-    void duplicate(Seq left, Seq right) { duplicate_ = {left.value(), right.value()}; }
+    /// Bytes left <= x < right came again. The first such range before an ACK is reported.
+    void duplicate(Seq left, Seq right)
+    {
+        if (!has_duplicate())
+            duplicate_ = {left.value(), right.value()};
+    }
     /// The ACK that carried the blocks is out.
     void sent() { duplicate_ = {}; }
 

@@ -72,8 +72,8 @@ std::vector<Run> FakePool::place_bytes(std::span<const std::byte> bytes, const S
     std::uint32_t off = shape.off;
     while (!bytes.empty()) {
         const std::uint32_t fragment = allocate(shape.host, shape.scattered);
-        const std::uint32_t most = shape.fill ? std::min(shape.fill, bytes_of(fragment) - off)
-                                              : bytes_of(fragment) - off;
+        const std::uint32_t most =
+            shape.fill ? std::min(shape.fill, bytes_of(fragment) - off) : bytes_of(fragment) - off;
         const auto n = static_cast<std::uint32_t>(std::min<std::size_t>(most, bytes.size()));
         std::memcpy(memory(fragment) + off, bytes.data(), n);
         bytes = bytes.subspan(n);
@@ -192,9 +192,19 @@ Actions Harness::process(const In& segment)
         options.ts_val = segment.tsval.value_or(peer_clock());
         options.ts_ecr = segment.tsecr.value_or(static_cast<std::uint32_t>(now / 1000) + 777);
     }
-    const auto payload = pool.place(segment.seq, segment.len, segment.shape);
-    const Segment s{irs + segment.seq,     iss + segment.ack,     segment.window, segment.flags,
-                    segment.wire_segments, segment.len, payload, &options};
+    const std::string text = segment.text.value_or("");
+    const auto payload = segment.text
+                             ? pool.place_bytes(std::as_bytes(std::span(text)), segment.shape)
+                             : pool.place(segment.seq, segment.len, segment.shape);
+    const auto len = segment.text ? static_cast<std::uint32_t>(text.size()) : segment.len;
+    const Segment s{irs + segment.seq,
+                    iss + segment.ack,
+                    segment.window,
+                    segment.flags,
+                    segment.wire_segments,
+                    len,
+                    payload,
+                    &options};
     const Actions actions = conn.process(s, now, ctx);
     seen |= actions;
     return actions;
@@ -263,6 +273,19 @@ std::uint64_t Harness::receive(bool give_back)
     return received - before;
 }
 
+std::string Harness::receive_text()
+{
+    std::string text;
+    Run run;
+    while (conn.receive(&run, ctx)) {
+        for (const std::uint8_t byte : pool.deliver(run))
+            text += static_cast<char>(byte);
+        app_runs.push_back(run);
+    }
+    give_back_all();
+    return text;
+}
+
 void Harness::give_back_all()
 {
     for (const Run& run : app_runs) {
@@ -321,6 +344,9 @@ bool Harness::emit(const SegmentOut& segment)
     return true;
 }
 
-void Harness::release(std::uint32_t first, std::uint32_t count) { pool.release(first, count); }
+void Harness::release(std::uint32_t first, std::uint32_t count)
+{
+    pool.release(first, count);
+}
 
 } // namespace devmem::tcp::test

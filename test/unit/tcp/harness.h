@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // One connection on a virtual clock, between a scripted peer and a pool whose every fragment is
-// watched. Sequence numbers in tests are relative: the peer's stream and ours both start at 0, their
-// SYNs being -1.
+// watched. Sequence numbers in tests are relative: the peer's stream and ours both start at 0,
+// their SYNs being -1.
 #pragma once
 
 #include "lib/tcp/connection.h"
@@ -23,6 +23,23 @@ inline std::uint8_t stream_byte(std::uint64_t at)
     return static_cast<std::uint8_t>((at * 0x9e3779b97f4a7c15u) >> 56);
 }
 
+/// Seeded, the same everywhere (SplitMix64).
+class Random {
+public:
+    explicit Random(std::uint64_t seed) : state_(seed) {}
+    std::uint32_t operator()()
+    {
+        std::uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        return static_cast<std::uint32_t>((z ^ (z >> 31)) >> 32);
+    }
+    bool chance(double probability) { return (*this)() < probability * 4294967296.0; }
+
+private:
+    std::uint64_t state_;
+};
+
 /// Payload memory with the holder of each fragment. The engine never sees the bytes.
 class FakePool {
 public:
@@ -32,10 +49,10 @@ public:
 
     /// How a payload is laid out.
     struct Shape {
-        std::uint32_t off = 0;       ///< gap before the first byte
-        bool host = false;           ///< host pool
-        bool scattered = false;      ///< every fragment a run of its own, not adjacent to the last
-        std::uint32_t fill = 0;      ///< bytes per run at most; 0: whole fragments
+        std::uint32_t off = 0;  ///< gap before the first byte
+        bool host = false;      ///< host pool
+        bool scattered = false; ///< every fragment a run of its own, not adjacent to the last
+        std::uint32_t fill = 0; ///< bytes per run at most; 0: whole fragments
     };
     /// Place bytes [at, at + len) of the stream into free fragments, which the engine then holds.
     std::vector<Run> place(std::uint64_t at, std::uint32_t len, const Shape& shape);
@@ -87,6 +104,7 @@ struct In {
     bool no_timestamp = false;
     std::uint16_t wire_segments = 1;
     FakePool::Shape shape = {};
+    std::optional<std::string> text = {}; ///< instead of the stream's bytes
 };
 
 class Harness : public Sink {
@@ -115,13 +133,14 @@ public:
     /// Receive everything, check it is the stream's next part, and return the fragments.
     /// @return bytes
     std::uint64_t receive(bool give_back = true);
+    /// Receive everything as it is.
+    std::string receive_text();
     void give_back_all();
 
     // Looking.
     bool silent() const { return out.empty(); }
-    Sent take();           ///< the oldest segment sent
-    Sent last();           ///< the latest; all are forgotten
-    Credit refreshed() const;
+    Sent take(); ///< the oldest segment sent
+    Sent last(); ///< the latest; all are forgotten
 
     // Sink
     bool emit(const SegmentOut& segment) override;

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The receive window as credit. That the announced edge never moves back is checked by the harness,
+// in every test.
+#include "test/unit/tcp/harness.h"
+
+#include <algorithm>
+
+namespace devmem::tcp::test {
+namespace {
+
+class WindowTest : public TcpTest {
+protected:
+    /// Receive `n` bytes as a sender would that fills the window.
+    void stream(std::uint32_t n, bool give_back = true)
+    {
+        for (const std::uint32_t end = at + n; at < end;) {
+            const std::uint32_t len = std::min({1000u, end - at, edge - at});
+            ASSERT_NE(len, 0u) << "window closed";
+            data(at, len);
+            at += len;
+            receive(give_back);
+        }
+        run_for(config.delayed_ack);
+    }
+    std::uint32_t window() const { return edge - at; }
+    std::uint32_t at = 0;
+};
+
+TEST_F(WindowTest, PromisesAreAccountedFor)
+{
+    const std::int64_t before = credit.free_bytes;
+    establish();
+    EXPECT_EQ(credit.promised_bytes, 40'000);
+    EXPECT_EQ(credit.free_bytes, before - 40'000);
+    data(0, 1000);
+    EXPECT_EQ(credit.promised_bytes, edge - 1000);
+    EXPECT_EQ(credit.free_bytes, before - edge);
+    data(2000, 1000); // held, and promised until RCV.NXT passes it
+    EXPECT_EQ(credit.promised_bytes, edge - 1000);
+    conn.reset(ctx);
+    EXPECT_EQ(credit.promised_bytes, 0);
+}
+
+TEST_F(WindowTest, DoublesWithEachWindowReceivedUpToTheLimit)
+{
+    config.rcv_window = 300'000;
+    establish();
+    stream(39'000);
+    EXPECT_LE(window(), 40'000u);
+    stream(2'000);
+    EXPECT_NEAR(window(), 80'000, 1'100);
+    stream(80'000);
+    EXPECT_NEAR(window(), 160'000, 1'100);
+    stream(1'000'000);
+    EXPECT_NEAR(window(), 300'000, 1'100);
+    EXPECT_LE(window(), 300'000u);
+}
+
+TEST_F(WindowTest, WithoutScalingItStaysBelow64K)
+{
+    peer_scale = wire::TcpOptions::kNoScale;
+    establish();
+    stream(500'000);
+    EXPECT_NEAR(window(), 65'535, 1'100);
+}
+
+TEST_F(WindowTest, OneConnectionTakesAQuarterOfWhatIsFree)
+{
+    credit.free_bytes = 20'000;
+    send_syn();
+    EXPECT_TRUE(poll() & kStarved);
+    EXPECT_EQ(take().window, 5'000u);
+    EXPECT_EQ(counters.window_limited, 1u);
+    EXPECT_EQ(credit.free_bytes, 15'000);
+}
+
+TEST_F(WindowTest, ButASegmentIfThereIsOne)
+{
+    credit.free_bytes = 1'000;
+    send_syn();
+    poll();
+    EXPECT_EQ(take().window, 1'000u);
+    EXPECT_EQ(credit.free_bytes, 0);
+}
+
+TEST_F(WindowTest, NoSillyWindow)
+{
+    credit.free_bytes = 999;
+    send_syn();
+    EXPECT_TRUE(poll() & kStarved);
+    EXPECT_EQ(take().window, 0u);
+    EXPECT_EQ(credit.free_bytes, 999);
+}
+
+TEST_F(WindowTest, ConsumerThatReturnsNothingStopsTheSender)
+{
+    config.held_limit_bytes = 30'000;
+    establish();
+    while (at < edge && at < 1'000'000) {
+        const std::uint32_t len = std::min(1000u, edge - at);
+        data(at, len);
+        at += len;
+        receive(false);
+    }
+    EXPECT_GE(at, 40'000u);
+    EXPECT_LE(at, 30'000u + 2 * 80'000u); // limit plus the largest target on the way
+    EXPECT_EQ(window(), 0u);
+    EXPECT_EQ(conn.window_check(now, ctx), kStarved);
+    out.clear();
+    in({.seq = at, .len = 1}); // a probe is answered
+    const Sent answer = last();
+    EXPECT_EQ(answer.ack, at);
+    EXPECT_EQ(answer.window, 0u);
+
+    give_back_all();
+    EXPECT_TRUE(conn.window_check(now, ctx) & kPoll);
+    poll();
+    EXPECT_GE(window(), 40'000u);
+    EXPECT_EQ(conn.window_check(now, ctx), kNothing);
+}
+
+TEST_F(WindowTest, SmallReturnsDoNotMakeSmallUpdates)
+{
+    config.held_limit_bytes = 10'000;
+    establish();
+    while (at < edge) {
+        const std::uint32_t len = std::min(1000u, edge - at);
+        data(at, len);
+        at += len;
+        receive(false);
+    }
+    out.clear();
+    // One fragment at a time: an update waits until it opens a segment's worth.
+    unsigned updates = 0;
+    while (!app_runs.empty()) {
+        tcp::Run& run = app_runs.back();
+        pool.release(run.first + run.count - 1, 1);
+        if (--run.count == 0)
+            app_runs.pop_back();
+        returned++;
+        if (conn.window_check(now, ctx) & kPoll) {
+            const std::uint32_t before = edge;
+            poll();
+            EXPECT_GE(edge - before, 1'000u - 32u);
+            updates++;
+        }
+    }
+    EXPECT_GT(updates, 3u);
+    EXPECT_LT(updates, at / 1000);
+}
+
+TEST_F(WindowTest, CreditThatComesBackOpensAClosedWindow)
+{
+    credit.free_bytes = 0;
+    establish();
+    EXPECT_EQ(conn.window_check(now, ctx), kStarved);
+    credit.free_bytes = 500;
+    EXPECT_EQ(conn.window_check(now, ctx), kStarved);
+    credit.free_bytes = 8'000;
+    EXPECT_EQ(conn.window_check(now, ctx), kPoll | kStarved);
+    poll();
+    EXPECT_GE(last().window, 2'000u / 32 * 32);
+    EXPECT_GE(credit.free_bytes, 4'000);
+    EXPECT_EQ(credit.free_bytes + credit.promised_bytes, 8'000);
+}
+
+TEST_F(WindowTest, ZeroWindowProbesAreAnsweredAndTheirAckCounts)
+{
+    credit.free_bytes = 0;
+    establish();
+    send("hi");
+    out.clear();
+    in({.len = 1, .ack = 2});
+    EXPECT_EQ(take().ack, 0u);
+    EXPECT_EQ(counters.out_of_window, 1u);
+    EXPECT_EQ(conn.next_deadline(), kNever) << "nothing is left to be retransmitted";
+}
+
+TEST_F(WindowTest, CreditGoesBackWhenThePeerIsDone)
+{
+    establish();
+    fin(0);
+    EXPECT_EQ(credit.promised_bytes, 0);
+}
+
+TEST_F(WindowTest, OddSizesNeverMoveTheEdgeBack)
+{
+    establish();
+    credit.free_bytes = 0; // no growth from here: rounding alone decides
+    while (at + 777 < edge) {
+        data(at, 777);
+        at += 777;
+        receive();
+        run_for(config.delayed_ack);
+    }
+    EXPECT_GT(credit.free_bytes, -3'000);
+}
+
+} // namespace
+} // namespace devmem::tcp::test

@@ -29,7 +29,8 @@ int parse_args(const char* text, Args* args, std::string& error)
         if (key == "iface") {
             if (value.empty() || value.size() >= IFNAMSIZ ||
                 value.find_first_of("/: ") != value.npos)
-                return fail("an interface name has 1 to 15 characters, none of them '/', ':' or ' '");
+                return fail(
+                    "an interface name has 1 to 15 characters, none of them '/', ':' or ' '");
             args->iface = value;
         } else if (key == "lower") {
             if (value.empty())

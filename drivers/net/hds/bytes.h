@@ -17,7 +17,8 @@ public:
     const iovec& front() const { return parts_[0]; }
 
     /// Call `visit(pointer, n)` for each piece of [offset, offset + len), which must be inside.
-    template <typename Visit> void each(std::uint32_t offset, std::uint32_t len, Visit visit) const
+    template <typename Visit>
+    void each(std::uint32_t offset, std::uint32_t len, Visit visit) const
     {
         const iovec* part = parts_;
         std::size_t skip = offset;

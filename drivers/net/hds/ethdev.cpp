@@ -29,8 +29,14 @@ struct Port {
     std::uint64_t missed_before; ///< at the last stats_reset
 };
 
-Port& port_of(const rte_eth_dev* dev) { return *static_cast<Port*>(dev->data->dev_private); }
-End& end_of(const rte_eth_dev* dev) { return *port_of(dev).end; }
+Port& port_of(const rte_eth_dev* dev)
+{
+    return *static_cast<Port*>(dev->data->dev_private);
+}
+End& end_of(const rte_eth_dev* dev)
+{
+    return *port_of(dev).end;
+}
 RxQueue& rx_of(const rte_eth_dev* dev, std::uint16_t q)
 {
     return *static_cast<RxQueue*>(dev->data->rx_queues[q]);
@@ -41,7 +47,8 @@ TxQueue& tx_of(const rte_eth_dev* dev, std::uint16_t q)
 }
 
 /// Queues are C++ objects with a bounce buffer behind them, in DPDK memory of their lcore's node.
-template <typename Queue> Queue* make_queue(unsigned socket)
+template <typename Queue>
+Queue* make_queue(unsigned socket)
 {
     void* memory = rte_zmalloc_socket(kDriver, sizeof(Queue) + kMaxFrame, alignof(Queue),
                                       static_cast<int>(socket));
@@ -52,7 +59,8 @@ template <typename Queue> Queue* make_queue(unsigned socket)
     return queue;
 }
 
-template <typename Queue> void free_queue(void*& slot)
+template <typename Queue>
+void free_queue(void*& slot)
 {
     if (slot == nullptr)
         return;
@@ -86,22 +94,23 @@ int follow_mtu(const rte_eth_dev* dev, std::uint16_t mtu)
     return 0;
 }
 
-int dev_configure(rte_eth_dev* dev) { return end_of(dev).configure(*dev->data); }
+int dev_configure(rte_eth_dev* dev)
+{
+    return end_of(dev).configure(*dev->data);
+}
 
 void run_rx(rte_eth_dev* dev, std::uint16_t q, bool run)
 {
     rx_of(dev, q).running = run;
     if (!run)
         rx_queue_drain(rx_of(dev, q));
-    dev->data->rx_queue_state[q] =
-        run ? RTE_ETH_QUEUE_STATE_STARTED : RTE_ETH_QUEUE_STATE_STOPPED;
+    dev->data->rx_queue_state[q] = run ? RTE_ETH_QUEUE_STATE_STARTED : RTE_ETH_QUEUE_STATE_STOPPED;
 }
 
 void run_tx(rte_eth_dev* dev, std::uint16_t q, bool run)
 {
     tx_of(dev, q).running = run;
-    dev->data->tx_queue_state[q] =
-        run ? RTE_ETH_QUEUE_STATE_STARTED : RTE_ETH_QUEUE_STATE_STOPPED;
+    dev->data->tx_queue_state[q] = run ? RTE_ETH_QUEUE_STATE_STARTED : RTE_ETH_QUEUE_STATE_STOPPED;
 }
 
 int rx_queue_start(rte_eth_dev* dev, std::uint16_t q)
@@ -243,13 +252,34 @@ int link_update(rte_eth_dev* dev, int)
     return old.link_status == link.link_status ? -1 : 0;
 }
 
-int set_link_up(rte_eth_dev* dev) { return end_of(dev).set_link(true); }
-int set_link_down(rte_eth_dev* dev) { return end_of(dev).set_link(false); }
-int promiscuous_enable(rte_eth_dev* dev) { return end_of(dev).set_promiscuous(true); }
-int promiscuous_disable(rte_eth_dev* dev) { return end_of(dev).set_promiscuous(false); }
-int allmulticast_enable(rte_eth_dev* dev) { return end_of(dev).set_allmulticast(true); }
-int allmulticast_disable(rte_eth_dev* dev) { return end_of(dev).set_allmulticast(false); }
-int mac_addr_set(rte_eth_dev* dev, rte_ether_addr* mac) { return end_of(dev).set_mac(*mac); }
+int set_link_up(rte_eth_dev* dev)
+{
+    return end_of(dev).set_link(true);
+}
+int set_link_down(rte_eth_dev* dev)
+{
+    return end_of(dev).set_link(false);
+}
+int promiscuous_enable(rte_eth_dev* dev)
+{
+    return end_of(dev).set_promiscuous(true);
+}
+int promiscuous_disable(rte_eth_dev* dev)
+{
+    return end_of(dev).set_promiscuous(false);
+}
+int allmulticast_enable(rte_eth_dev* dev)
+{
+    return end_of(dev).set_allmulticast(true);
+}
+int allmulticast_disable(rte_eth_dev* dev)
+{
+    return end_of(dev).set_allmulticast(false);
+}
+int mac_addr_set(rte_eth_dev* dev, rte_ether_addr* mac)
+{
+    return end_of(dev).set_mac(*mac);
+}
 
 int mtu_set(rte_eth_dev* dev, std::uint16_t mtu)
 {
@@ -334,16 +364,19 @@ int tx_burst_mode_get(rte_eth_dev* dev, std::uint16_t, rte_eth_burst_mode* mode)
 const std::uint32_t* supported_ptypes_get(rte_eth_dev*)
 {
     static constexpr std::uint32_t kTypes[] = {
-        RTE_PTYPE_L2_ETHER,    RTE_PTYPE_L2_ETHER_ARP, RTE_PTYPE_L2_ETHER_VLAN,
-        RTE_PTYPE_L2_ETHER_QINQ, RTE_PTYPE_L3_IPV4,    RTE_PTYPE_L3_IPV4_EXT,
-        RTE_PTYPE_L3_IPV6,     RTE_PTYPE_L3_IPV6_EXT,  RTE_PTYPE_L4_TCP,
-        RTE_PTYPE_L4_UDP,      RTE_PTYPE_L4_SCTP,      RTE_PTYPE_L4_ICMP,
-        RTE_PTYPE_L4_FRAG,     RTE_PTYPE_L4_NONFRAG,   RTE_PTYPE_UNKNOWN,
+        RTE_PTYPE_L2_ETHER,      RTE_PTYPE_L2_ETHER_ARP, RTE_PTYPE_L2_ETHER_VLAN,
+        RTE_PTYPE_L2_ETHER_QINQ, RTE_PTYPE_L3_IPV4,      RTE_PTYPE_L3_IPV4_EXT,
+        RTE_PTYPE_L3_IPV6,       RTE_PTYPE_L3_IPV6_EXT,  RTE_PTYPE_L4_TCP,
+        RTE_PTYPE_L4_UDP,        RTE_PTYPE_L4_SCTP,      RTE_PTYPE_L4_ICMP,
+        RTE_PTYPE_L4_FRAG,       RTE_PTYPE_L4_NONFRAG,   RTE_PTYPE_UNKNOWN,
     };
     return kTypes;
 }
 
-const std::uint32_t* split_headers_get(rte_eth_dev*) { return kSplitHeaders; }
+const std::uint32_t* split_headers_get(rte_eth_dev*)
+{
+    return kSplitHeaders;
+}
 
 int priv_dump(rte_eth_dev* dev, FILE* out)
 {
@@ -429,15 +462,18 @@ bool reported_as_written(const rte_eth_dev* dev, const char* name)
     return rte_eth_dev_get_name_by_port(id, reported) == 0 && std::strcmp(reported, name) == 0 &&
            rte_eth_dev_get_port_by_name(name, &by_name) == 0 && by_name == id &&
            rte_eth_dev_get_mtu(id, &mtu) == 0 && mtu == dev->data->mtu &&
-           rte_eth_macaddr_get(id, &mac) == 0 && rte_is_same_ether_addr(&mac, dev->data->mac_addrs) &&
+           rte_eth_macaddr_get(id, &mac) == 0 &&
+           rte_is_same_ether_addr(&mac, dev->data->mac_addrs) &&
            rte_eth_dev_socket_id(id) == dev->data->numa_node;
 }
 
 int refuse_abi()
 {
-    HDS_LOG(ERR, "%s is not laid out as the DPDK this driver was built for (%d.%02d): rebuild it "
-                 "against the DPDK that runs, which must be 22.11 or have its driver headers "
-                 "installed (-Denable_driver_sdk=true)", rte_version(), RTE_VER_YEAR, RTE_VER_MONTH);
+    HDS_LOG(ERR,
+            "%s is not laid out as the DPDK this driver was built for (%d.%02d): rebuild it "
+            "against the DPDK that runs, which must be 22.11 or have its driver headers "
+            "installed (-Denable_driver_sdk=true)",
+            rte_version(), RTE_VER_YEAR, RTE_VER_MONTH);
     return -ENOTSUP;
 }
 
@@ -458,8 +494,10 @@ int probe(rte_vdev_device* vdev)
 {
     const char* name = rte_dev_name(&vdev->device);
     if (rte_eal_process_type() != RTE_PROC_PRIMARY) {
-        HDS_LOG(ERR, "%s: the port belongs to the primary process, with its file descriptors: use "
-                     "it there", name);
+        HDS_LOG(ERR,
+                "%s: the port belongs to the primary process, with its file descriptors: use "
+                "it there",
+                name);
         return -ENOTSUP;
     }
     Args args;
@@ -467,8 +505,8 @@ int probe(rte_vdev_device* vdev)
     if (const int rc = make_end(vdev, name, args, end); rc != 0)
         return rc;
 
-    const int node = vdev->device.numa_node >= 0 ? vdev->device.numa_node
-                                                 : static_cast<int>(rte_socket_id());
+    const int node =
+        vdev->device.numa_node >= 0 ? vdev->device.numa_node : static_cast<int>(rte_socket_id());
     rte_eth_dev* dev = rte_eth_dev_allocate(name);
     if (dev == nullptr)
         return -EEXIST;
@@ -524,8 +562,14 @@ rte_vdev_driver driver = [] {
     return made;
 }();
 
-RTE_INIT(register_driver) { rte_vdev_register(&driver); }
-RTE_FINI(unregister_driver) { rte_vdev_unregister(&driver); }
+RTE_INIT(register_driver)
+{
+    rte_vdev_register(&driver);
+}
+RTE_FINI(unregister_driver)
+{
+    rte_vdev_unregister(&driver);
+}
 
 } // namespace
 } // namespace devmem::hds

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The part of DPDK's driver interface this driver uses. DPDK installs it only when it was built with
-// enable_driver_sdk; Debian's is not. Then the structures are declared here as DPDK 22.11 lays them
-// out (ABI 23.0, x86-64), every field the driver touches pinned below. Driver structures are not part
-// of DPDK's stable ABI, so no other version is accepted: see also abi_check() in ethdev.cpp.
+// The part of DPDK's driver interface this driver uses. DPDK installs it only when it was built
+// with enable_driver_sdk; Debian's is not. Then the structures are declared here as DPDK 22.11 lays
+// them out (ABI 23.0, x86-64), every field the driver touches pinned below. Driver structures are
+// not part of DPDK's stable ABI, so no other version is accepted: see also abi_check() in
+// ethdev.cpp.
 #pragma once
 
 #include <rte_config.h>
@@ -199,31 +200,26 @@ static_assert(offsetof(rte_eth_dev, tx_pkt_burst) == 8 && offsetof(rte_eth_dev, 
               offsetof(rte_eth_dev, state) == 16488);
 
 static_assert(sizeof(rte_eth_dev_data) == 6144 && alignof(rte_eth_dev_data) == 64);
-static_assert(offsetof(rte_eth_dev_data, rx_queues) == 64 &&
-              offsetof(rte_eth_dev_data, tx_queues) == 72 &&
-              offsetof(rte_eth_dev_data, nb_rx_queues) == 80 &&
-              offsetof(rte_eth_dev_data, nb_tx_queues) == 82 &&
-              offsetof(rte_eth_dev_data, dev_private) == 96 &&
-              offsetof(rte_eth_dev_data, dev_link) == 104 &&
-              offsetof(rte_eth_dev_data, dev_conf) == 112 &&
-              offsetof(rte_eth_dev_data, mtu) == 2384 &&
-              offsetof(rte_eth_dev_data, mac_addrs) == 2400 &&
-              offsetof(rte_eth_dev_data, port_id) == 3440 &&
-              offsetof(rte_eth_dev_data, rx_queue_state) == 3443 &&
-              offsetof(rte_eth_dev_data, tx_queue_state) == 4467 &&
-              offsetof(rte_eth_dev_data, dev_flags) == 5492 &&
-              offsetof(rte_eth_dev_data, numa_node) == 5496 &&
-              offsetof(rte_eth_dev_data, owner) == 6016 &&
-              offsetof(rte_eth_dev_data, backer_port_id) == 6090 &&
-              offsetof(rte_eth_dev_data, flow_ops_mutex) == 6096);
+static_assert(
+    offsetof(rte_eth_dev_data, rx_queues) == 64 && offsetof(rte_eth_dev_data, tx_queues) == 72 &&
+    offsetof(rte_eth_dev_data, nb_rx_queues) == 80 &&
+    offsetof(rte_eth_dev_data, nb_tx_queues) == 82 &&
+    offsetof(rte_eth_dev_data, dev_private) == 96 && offsetof(rte_eth_dev_data, dev_link) == 104 &&
+    offsetof(rte_eth_dev_data, dev_conf) == 112 && offsetof(rte_eth_dev_data, mtu) == 2384 &&
+    offsetof(rte_eth_dev_data, mac_addrs) == 2400 && offsetof(rte_eth_dev_data, port_id) == 3440 &&
+    offsetof(rte_eth_dev_data, rx_queue_state) == 3443 &&
+    offsetof(rte_eth_dev_data, tx_queue_state) == 4467 &&
+    offsetof(rte_eth_dev_data, dev_flags) == 5492 &&
+    offsetof(rte_eth_dev_data, numa_node) == 5496 && offsetof(rte_eth_dev_data, owner) == 6016 &&
+    offsetof(rte_eth_dev_data, backer_port_id) == 6090 &&
+    offsetof(rte_eth_dev_data, flow_ops_mutex) == 6096);
 
 static_assert(sizeof(eth_dev_ops) == 904);
 static_assert(offsetof(eth_dev_ops, dev_close) == 40 && offsetof(eth_dev_ops, link_update) == 56 &&
               offsetof(eth_dev_ops, promiscuous_enable) == 72 &&
               offsetof(eth_dev_ops, allmulticast_disable) == 96 &&
               offsetof(eth_dev_ops, mac_addr_set) == 120 && offsetof(eth_dev_ops, mtu_set) == 136 &&
-              offsetof(eth_dev_ops, stats_get) == 144 &&
-              offsetof(eth_dev_ops, xstats_get) == 160 &&
+              offsetof(eth_dev_ops, stats_get) == 144 && offsetof(eth_dev_ops, xstats_get) == 160 &&
               offsetof(eth_dev_ops, xstats_get_names) == 176 &&
               offsetof(eth_dev_ops, dev_infos_get) == 192 &&
               offsetof(eth_dev_ops, tx_burst_mode_get) == 224 &&

@@ -18,7 +18,10 @@ namespace devmem::hds {
 namespace {
 
 /// A routing socket serves both netlink and, as any socket does, interface ioctls.
-int open_socket() { return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE); }
+int open_socket()
+{
+    return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+}
 
 /// A thread of its own enters the namespace, so that the caller's is never left in the wrong one.
 int open_socket_in(int netns)

@@ -17,7 +17,7 @@ namespace devmem::hds {
 std::uint16_t rx_burst_lower(void* rx_queue, rte_mbuf** packets, std::uint16_t n)
 {
     auto& queue = *static_cast<RxQueue*>(rx_queue);
-    constexpr virtio_net_hdr kNoHeader{};
+    constexpr VirtioHeader kNoHeader{};
     std::uint16_t received = 0;
     if (!queue.running)
         return 0;
@@ -53,7 +53,8 @@ std::uint16_t rx_burst_lower(void* rx_queue, rte_mbuf** packets, std::uint16_t n
 
 namespace {
 
-/// The lower port's driver would read the packet with the CPU, or could not be told how to reach it.
+/// The lower port's driver would read the packet with the CPU, or could not be told how to reach
+/// it.
 bool unreadable(TxQueue& queue, const rte_mbuf* packet)
 {
     for (const rte_mbuf* m = packet; m != nullptr; m = m->next) {
@@ -127,8 +128,10 @@ public:
     int open(const Args& args, const char* name)
     {
         if (rte_eth_dev_get_port_by_name(args.lower.c_str(), &port_) != 0) {
-            HDS_LOG(ERR, "lower=%s: no such port; it must be probed before this one (name it "
-                         "earlier on the command line)", args.lower.c_str());
+            HDS_LOG(ERR,
+                    "lower=%s: no such port; it must be probed before this one (name it "
+                    "earlier on the command line)",
+                    args.lower.c_str());
             return -ENODEV;
         }
         rte_eth_dev_owner owner{};
@@ -162,10 +165,10 @@ public:
         // The ethdev layer takes the difference of these two for a frame's overhead.
         info.max_mtu = static_cast<std::uint16_t>(
             std::min<std::uint32_t>(below.max_mtu, kMaxFrame - kFrameOverhead));
-        const std::uint32_t overhead = below.max_mtu != UINT16_MAX &&
-                                               below.max_rx_pktlen > below.max_mtu
-                                           ? below.max_rx_pktlen - below.max_mtu
-                                           : RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+        const std::uint32_t overhead =
+            below.max_mtu != UINT16_MAX && below.max_rx_pktlen > below.max_mtu
+                ? below.max_rx_pktlen - below.max_mtu
+                : RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
         info.max_rx_pktlen = info.max_mtu + overhead;
         info.rx_offload_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER |
                                RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM |
@@ -205,8 +208,8 @@ public:
         std::uint16_t descriptors = queue.descriptors;
         std::uint16_t ignored = 0;
         rte_eth_dev_adjust_nb_rx_tx_desc(port_, &descriptors, &ignored);
-        const std::uint32_t frame = scatter_ ? 2048 : std::max<std::uint32_t>(mtu_ + kFrameOverhead,
-                                                                              2048);
+        const std::uint32_t frame =
+            scatter_ ? 2048 : std::max<std::uint32_t>(mtu_ + kFrameOverhead, 2048);
         const auto room = static_cast<std::uint16_t>(std::min<std::uint32_t>(
             std::max(frame, min_rx_buffer_) + RTE_PKTMBUF_HEADROOM, UINT16_MAX));
         char name[RTE_MEMPOOL_NAMESIZE];
@@ -217,9 +220,9 @@ public:
         if (pool == nullptr)
             return said(-rte_errno, "making a pool for");
         queue.lower_port = port_;
-        const int rc = said(
-            rte_eth_rx_queue_setup(port_, queue.queue_id, descriptors, socket, nullptr, pool),
-            "setting up a receive queue of");
+        const int rc =
+            said(rte_eth_rx_queue_setup(port_, queue.queue_id, descriptors, socket, nullptr, pool),
+                 "setting up a receive queue of");
         free_pools(queue.queue_id); // of earlier set-ups
         pools_.emplace_back(queue.queue_id, pool);
         return rc;
@@ -248,7 +251,8 @@ public:
     }
     int set_promiscuous(bool on) override
     {
-        return tolerate(on ? rte_eth_promiscuous_enable(port_) : rte_eth_promiscuous_disable(port_));
+        return tolerate(on ? rte_eth_promiscuous_enable(port_)
+                           : rte_eth_promiscuous_disable(port_));
     }
     int set_allmulticast(bool on) override
     {
@@ -272,8 +276,8 @@ private:
     void free_pools(int queue = -1)
     {
         std::erase_if(pools_, [queue](const auto& entry) {
-            const bool idle = (queue < 0 || entry.first == queue) &&
-                              rte_mempool_full(entry.second) != 0;
+            const bool idle =
+                (queue < 0 || entry.first == queue) && rte_mempool_full(entry.second) != 0;
             if (idle)
                 rte_mempool_free(entry.second);
             return idle;

@@ -83,7 +83,10 @@ rte_mbuf* take_head(RxQueue& queue)
     return m;
 }
 
-std::byte* data_of(rte_mbuf* m) { return rte_pktmbuf_mtod(m, std::byte*); }
+std::byte* data_of(rte_mbuf* m)
+{
+    return rte_pktmbuf_mtod(m, std::byte*);
+}
 
 /// Put the whole frame into mbufs of segment 0's pool.
 /// @return nullptr: no mbufs.
@@ -229,11 +232,11 @@ std::uint64_t l4_flags(const RxQueue& queue, const Bytes& frame, const Headers& 
     if (!tcp && type != RTE_PTYPE_L4_UDP)
         return 0;
     // A local sender left the field to be filled in by its NIC: the data never left the machine.
-    if ((vnet_flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) != 0)
+    if ((vnet_flags & VirtioHeader::kNeedsChecksum) != 0)
         return RTE_MBUF_F_RX_L4_CKSUM_NONE;
     if ((queue.offloads & (tcp ? RTE_ETH_RX_OFFLOAD_TCP_CKSUM : RTE_ETH_RX_OFFLOAD_UDP_CKSUM)) == 0)
         return 0;
-    if ((vnet_flags & VIRTIO_NET_HDR_F_DATA_VALID) != 0)
+    if ((vnet_flags & VirtioHeader::kDataValid) != 0)
         return RTE_MBUF_F_RX_L4_CKSUM_GOOD;
     const std::uint32_t l4 = std::uint32_t{headers.l2_len} + headers.l3_len;
     const bool ipv6 = RTE_ETH_IS_IPV6_HDR(headers.packet_type) != 0;
@@ -246,8 +249,8 @@ std::uint64_t l4_flags(const RxQueue& queue, const Bytes& frame, const Headers& 
         if (checksum == 0 || !udp_good(frame, l4, headers, &bytes))
             return RTE_MBUF_F_RX_L4_CKSUM_BAD;
     }
-    const std::uint64_t sum = pseudo_sum(frame, headers.l2_len, ipv6, tcp ? 6 : 17, bytes) +
-                              frame.sum(l4, bytes);
+    const std::uint64_t sum =
+        pseudo_sum(frame, headers.l2_len, ipv6, tcp ? 6 : 17, bytes) + frame.sum(l4, bytes);
     return fold(sum) == 0xffff ? RTE_MBUF_F_RX_L4_CKSUM_GOOD : RTE_MBUF_F_RX_L4_CKSUM_BAD;
 }
 
@@ -272,7 +275,7 @@ std::uint64_t checksum_flags(RxQueue& queue, const Bytes& frame, const Headers& 
 } // namespace
 
 Placed rx_place(RxQueue& queue, const Bytes& frame, std::uint32_t scattered,
-                const virtio_net_hdr& vnet, rte_mbuf** packet)
+                const VirtioHeader& vnet, rte_mbuf** packet)
 {
     if (!rx_ready_head(queue)) {
         ++queue.stats.no_header_mbuf;

@@ -6,10 +6,10 @@
 #include "drivers/net/hds/bytes.h"
 #include "drivers/net/hds/ethdev_abi.h"
 #include "drivers/net/hds/split.h"
+#include "drivers/net/hds/virtio_header.h"
 
 #include <atomic>
 #include <limits.h>
-#include <linux/virtio_net.h>
 
 namespace devmem::hds {
 
@@ -31,21 +31,21 @@ inline constexpr std::uint32_t kLowerBurst = 32;
 /// Counters of the driver's own, beside those every port has: X(member, what it counts).
 /// The xstats are named rx_<member> and tx_<member>.
 #define HDS_RX_COUNTERS(X)                                                                         \
-    X(split_packets)         /* split: headers in segment 0, payload in segment 1 and on */        \
-    X(header_only_packets)   /* whole in segment 0's pool */                                       \
-    X(payload_bytes)         /* bytes placed in the payload pool */                                \
-    X(header_bytes)          /* bytes placed in segment 0's pool */                                \
-    X(lro_packets)           /* TSO super-frames taken whole */                                    \
-    X(no_payload_mbuf)       /* payload pool ran dry: reading stopped, nothing lost */             \
-    X(no_header_mbuf)        /* segment 0's pool ran dry: reading stopped, nothing lost */         \
-    X(no_header_mbuf_drops)  /* the same in the middle of a packet to be kept whole: lost */       \
-    X(split_late_moves)      /* headers shorter than predicted: payload moved forward */           \
-    X(split_early_gaps)      /* headers longer than predicted: a gap before the payload */         \
-    X(copied_packets)        /* not scattered by the kernel but copied by the driver */            \
-    X(truncated)             /* longer than the MTU and the buffers allow: dropped */              \
-    X(csum_bad)              /* delivered with a BAD IP or L4 checksum flag */                     \
-    X(dma_errors)            /* the region's provider failed to write: dropped */                  \
-    X(read_errors)           /* the TAP refused a read */
+    X(split_packets)        /* split: headers in segment 0, payload in segment 1 and on */         \
+    X(header_only_packets)  /* whole in segment 0's pool */                                        \
+    X(payload_bytes)        /* bytes placed in the payload pool */                                 \
+    X(header_bytes)         /* bytes placed in segment 0's pool */                                 \
+    X(lro_packets)          /* TSO super-frames taken whole */                                     \
+    X(no_payload_mbuf)      /* payload pool ran dry: reading stopped, nothing lost */              \
+    X(no_header_mbuf)       /* segment 0's pool ran dry: reading stopped, nothing lost */          \
+    X(no_header_mbuf_drops) /* the same in the middle of a packet to be kept whole: lost */        \
+    X(split_late_moves)     /* headers shorter than predicted: payload moved forward */            \
+    X(split_early_gaps)     /* headers longer than predicted: a gap before the payload */          \
+    X(copied_packets)       /* not scattered by the kernel but copied by the driver */             \
+    X(truncated)            /* longer than the MTU and the buffers allow: dropped */               \
+    X(csum_bad)             /* delivered with a BAD IP or L4 checksum flag */                      \
+    X(dma_errors)           /* the region's provider failed to write: dropped */                   \
+    X(read_errors)          /* the TAP refused a read */
 
 #define HDS_TX_COUNTERS(X)                                                                         \
     X(tso_packets)    /* handed over unsegmented */                                                \
@@ -90,24 +90,24 @@ struct alignas(RTE_CACHE_LINE_SIZE) RxQueue {
     /// Fragments the longest frame takes. Follows the MTU, which another thread may set.
     std::atomic<std::uint32_t> max_fragments{0};
     BufferMap payload_map;
-    int fd = -1;                     ///< TAP
-    std::uint16_t lower_port = 0;    ///< wrapped port
+    int fd = -1;                  ///< TAP
+    std::uint16_t lower_port = 0; ///< wrapped port
     std::uint16_t descriptors = 0;
     rte_eth_rxseg segments[2] = {};
     rte_eth_rxconf conf = {};
 
     // Changes with every frame.
     RxStats stats;
-    std::uint16_t predicted = 0;       ///< header bytes of the next data frame, as the last had
-    std::uint16_t heads = 0;           ///< in head[]
-    std::uint16_t fragment_first = 0;  ///< fragments wait in fragment[first .. first + fragments)
+    std::uint16_t predicted = 0;      ///< header bytes of the next data frame, as the last had
+    std::uint16_t heads = 0;          ///< in head[]
+    std::uint16_t fragment_first = 0; ///< fragments wait in fragment[first .. first + fragments)
     std::uint16_t fragments = 0;
-    std::uint16_t lower_first = 0;     ///< packets of the lower port not yet taken over
+    std::uint16_t lower_first = 0; ///< packets of the lower port not yet taken over
     std::uint16_t lower_count = 0;
-    std::uint32_t pending = 0;         ///< bytes of a frame in `bounce` that waits for mbufs
-    virtio_net_hdr vnet = {};
-    std::byte guard = {};              ///< takes what does not fit, so that it is noticed
-    std::byte* bounce = nullptr;       ///< kMaxFrame bytes
+    std::uint32_t pending = 0; ///< bytes of a frame in `bounce` that waits for mbufs
+    VirtioHeader vnet = {};
+    std::byte guard = {};        ///< takes what does not fit, so that it is noticed
+    std::byte* bounce = nullptr; ///< kMaxFrame bytes
     rte_mbuf* head[kHeads] = {};
     rte_mbuf* lower[kLowerBurst] = {};
     Fragment fragment[kMaxFragments] = {};
@@ -126,7 +126,7 @@ struct alignas(RTE_CACHE_LINE_SIZE) TxQueue {
     TxStats stats;
     BufferMap map;               ///< of the region seen last
     std::byte* bounce = nullptr; ///< kMaxFrame bytes
-    virtio_net_hdr vnet = {};
+    VirtioHeader vnet = {};
     std::uint8_t header[kMaxHeaders] = {};
     iovec parts[IOV_MAX] = {};
 };
@@ -156,7 +156,7 @@ enum class Placed { kDelivered, kDropped, kWait };
 /// @param packet     receives the packet (kDelivered)
 /// @return kWait: no mbufs, nothing has changed (never if `scattered`).
 Placed rx_place(RxQueue& queue, const Bytes& frame, std::uint32_t scattered,
-                const virtio_net_hdr& vnet, rte_mbuf** packet);
+                const VirtioHeader& vnet, rte_mbuf** packet);
 
 std::uint16_t rx_burst_tap(void* queue, rte_mbuf** packets, std::uint16_t n);
 std::uint16_t rx_burst_lower(void* queue, rte_mbuf** packets, std::uint16_t n);

@@ -51,8 +51,10 @@ int set_pools(RxQueue& queue, const rte_eth_rxseg_split& head, const rte_eth_rxs
     const int head_room = rte_pktmbuf_data_room_size(head.mp) - offset;
     const int payload_room = rte_pktmbuf_data_room_size(payload.mp) - payload.offset;
     if (head_room < 128) {
-        HDS_LOG(ERR, "segment 0: pool %s has room for %d bytes after headroom and offset; at least "
-                     "128 are needed for headers", head.mp->name, head_room);
+        HDS_LOG(ERR,
+                "segment 0: pool %s has room for %d bytes after headroom and offset; at least "
+                "128 are needed for headers",
+                head.mp->name, head_room);
         return -EINVAL;
     }
     if (payload_room < 64 || payload_room < payload.length) {
@@ -70,8 +72,10 @@ int set_pools(RxQueue& queue, const rte_eth_rxseg_split& head, const rte_eth_rxs
     if (const int rc = map_pool(head.mp, head_map); rc != 0)
         return rc;
     if (head_map.region() != nullptr && !head_map.region()->readable) {
-        HDS_LOG(ERR, "segment 0: the buffers of pool %s are in region %s, which the CPU cannot "
-                     "read; headers need host memory", head.mp->name, head_map.region()->spec.c_str());
+        HDS_LOG(ERR,
+                "segment 0: the buffers of pool %s are in region %s, which the CPU cannot "
+                "read; headers need host memory",
+                head.mp->name, head_map.region()->spec.c_str());
         return -EINVAL;
     }
     return map_pool(payload.mp, queue.payload_map);
@@ -112,8 +116,10 @@ int rx_queue_configure(RxQueue& queue, const rte_eth_rxconf& conf, rte_mempool* 
     }
     queue.split = split_after(head.proto_hdr);
     if (queue.split == Split::kNone || payload.proto_hdr != 0) {
-        HDS_LOG(ERR, "cannot split after headers 0x%x; see "
-                     "rte_eth_buffer_split_get_supported_hdr_ptypes()", head.proto_hdr);
+        HDS_LOG(ERR,
+                "cannot split after headers 0x%x; see "
+                "rte_eth_buffer_split_get_supported_hdr_ptypes()",
+                head.proto_hdr);
         return -EINVAL;
     }
     queue.predicted = kFirstPrediction;
@@ -122,22 +128,27 @@ int rx_queue_configure(RxQueue& queue, const rte_eth_rxconf& conf, rte_mempool* 
 
 int rx_queue_fragments(const RxQueue& queue, std::uint32_t frame_bytes, std::uint32_t* fragments)
 {
-    const bool scatter = queue.split != Split::kNone ||
-                         (queue.offloads & (RTE_ETH_RX_OFFLOAD_SCATTER | RTE_ETH_RX_OFFLOAD_TCP_LRO));
+    const bool scatter =
+        queue.split != Split::kNone ||
+        (queue.offloads & (RTE_ETH_RX_OFFLOAD_SCATTER | RTE_ETH_RX_OFFLOAD_TCP_LRO));
     std::uint32_t rest = frame_bytes;
     if (queue.split == Split::kNone || queue.split == Split::kLength)
         rest -= std::min<std::uint32_t>(frame_bytes, queue.length);
     const std::uint32_t n = (rest + queue.payload_room - 1) / queue.payload_room;
     if (n != 0 && !scatter) {
-        HDS_LOG(ERR, "a frame of %u bytes does not fit one mbuf of pool %s: make the mbufs larger "
-                     "or ask for RTE_ETH_RX_OFFLOAD_SCATTER", frame_bytes, queue.head_pool->name);
+        HDS_LOG(ERR,
+                "a frame of %u bytes does not fit one mbuf of pool %s: make the mbufs larger "
+                "or ask for RTE_ETH_RX_OFFLOAD_SCATTER",
+                frame_bytes, queue.head_pool->name);
         return -EINVAL;
     }
     if (n > kMaxFragments || n > queue.payload_pool->size) {
-        HDS_LOG(ERR, "a frame of %u bytes takes %u mbufs of pool %s, which has %u of %u bytes; at "
-                     "most %u are possible: make them larger or more, or do not ask for "
-                     "RTE_ETH_RX_OFFLOAD_TCP_LRO", frame_bytes, n, queue.payload_pool->name,
-                queue.payload_pool->size, queue.payload_room, kMaxFragments);
+        HDS_LOG(ERR,
+                "a frame of %u bytes takes %u mbufs of pool %s, which has %u of %u bytes; at "
+                "most %u are possible: make them larger or more, or do not ask for "
+                "RTE_ETH_RX_OFFLOAD_TCP_LRO",
+                frame_bytes, n, queue.payload_pool->name, queue.payload_pool->size,
+                queue.payload_room, kMaxFragments);
         return -EINVAL;
     }
     *fragments = n;

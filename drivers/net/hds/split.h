@@ -9,9 +9,9 @@ namespace devmem::hds {
 
 /// What is known of a packet's headers. Lengths are 0 for layers that are absent or malformed.
 struct Headers {
-    std::uint32_t packet_type = 0;   ///< RTE_PTYPE_*
-    std::uint8_t l2_len = 0;         ///< Ethernet and up to two VLAN tags
-    std::uint16_t l3_len = 0;        ///< with IPv4 options, with IPv6 extension headers
+    std::uint32_t packet_type = 0; ///< RTE_PTYPE_*
+    std::uint8_t l2_len = 0;       ///< Ethernet and up to two VLAN tags
+    std::uint16_t l3_len = 0;      ///< with IPv4 options, with IPv6 extension headers
     std::uint8_t l4_len = 0;
     std::uint32_t l4_bytes = 0;      ///< header and payload by the IP header: no Ethernet padding
     std::uint32_t payload_bytes = 0; ///< TCP only
@@ -32,7 +32,7 @@ enum class Split : std::uint8_t {
     kLength,  ///< after so many bytes, whatever they are
     kIpv4Tcp, ///< after the TCP header, if the packet is such and has payload
     kIpv6Tcp,
-    kAnyTcp,  ///< over IPv4 or IPv6
+    kAnyTcp, ///< over IPv4 or IPv6
 };
 
 /// The headers a queue may be asked to split after, ended by 0: the first two as dpdk-testpmd asks

@@ -26,14 +26,16 @@ constexpr TxCounter kTxCounters[] = {HDS_TX_COUNTERS(HDS_COUNTER)};
 #undef HDS_COUNTER
 constexpr unsigned kCounters = std::size(kRxCounters) + std::size(kTxCounters);
 
-template <typename Visit> void each_rx(const rte_eth_dev_data& data, Visit visit)
+template <typename Visit>
+void each_rx(const rte_eth_dev_data& data, Visit visit)
 {
     for (std::uint16_t q = 0; q < data.nb_rx_queues; ++q)
         if (data.rx_queues[q] != nullptr)
             visit(q, static_cast<RxQueue*>(data.rx_queues[q])->stats);
 }
 
-template <typename Visit> void each_tx(const rte_eth_dev_data& data, Visit visit)
+template <typename Visit>
+void each_tx(const rte_eth_dev_data& data, Visit visit)
 {
     for (std::uint16_t q = 0; q < data.nb_tx_queues; ++q)
         if (data.tx_queues[q] != nullptr)

@@ -27,12 +27,12 @@ constexpr int kQueueLength = 10000;
 constexpr std::uint16_t kMaxMtu = 65535 - 14;
 constexpr std::uint16_t kMinMtu = 68;
 
-constexpr std::uint64_t kRxOffloads =
-    RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER | RTE_ETH_RX_OFFLOAD_TCP_LRO |
-    RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
-constexpr std::uint64_t kTxOffloads =
-    RTE_ETH_TX_OFFLOAD_MULTI_SEGS | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM |
-    RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO;
+constexpr std::uint64_t kRxOffloads = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER |
+                                      RTE_ETH_RX_OFFLOAD_TCP_LRO | RTE_ETH_RX_OFFLOAD_IPV4_CKSUM |
+                                      RTE_ETH_RX_OFFLOAD_UDP_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
+constexpr std::uint64_t kTxOffloads = RTE_ETH_TX_OFFLOAD_MULTI_SEGS |
+                                      RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM |
+                                      RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO;
 
 const char* open_advice(int error)
 {
@@ -93,7 +93,7 @@ public:
                 return fail(errno, request.ifr_name, attach_advice(errno));
         }
         name_ = request.ifr_name; // the kernel fills in a pattern such as dm%d
-        const int header = sizeof(virtio_net_hdr);
+        const int header = sizeof(VirtioHeader);
         if (ioctl(fds_[0], TUNSETVNETHDRSZ, &header) != 0)
             return fail(errno, "TUNSETVNETHDRSZ", std::strerror(errno));
         interface_ = std::make_unique<Interface>(fds_[0]);
@@ -184,9 +184,9 @@ public:
     {
         ifreq request{};
         const int rc = interface_->request(SIOCGIFFLAGS, request);
-        link->link_status =
-            rc == 0 && carrier_ && (request.ifr_flags & IFF_UP) != 0 ? RTE_ETH_LINK_UP
-                                                                     : RTE_ETH_LINK_DOWN;
+        link->link_status = rc == 0 && carrier_ && (request.ifr_flags & IFF_UP) != 0
+                                ? RTE_ETH_LINK_UP
+                                : RTE_ETH_LINK_DOWN;
         link->link_speed = RTE_ETH_SPEED_NUM_UNKNOWN;
         link->link_duplex = RTE_ETH_LINK_FULL_DUPLEX;
         link->link_autoneg = RTE_ETH_LINK_FIXED;
@@ -217,9 +217,9 @@ public:
         std::fprintf(out, "iface: %s, %zu queues, carrier %s, %s\n",
                      rc == 0 ? request.ifr_name : name_.c_str(), fds_.size(),
                      carrier_ ? "on" : "off",
-                     rc != 0                              ? std::strerror(-rc)
+                     rc != 0                             ? std::strerror(-rc)
                      : (request.ifr_flags & IFF_UP) != 0 ? "up"
-                                                          : "down (ip link set it up)");
+                                                         : "down (ip link set it up)");
     }
 
 private:

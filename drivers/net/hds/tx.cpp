@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Transmitting to a TAP: one writev per packet. Checksums and segmentation are left to the kernel by
-// way of the virtio header, on a copy of the headers: the mbuf may be shared and is not written.
+// Transmitting to a TAP: one writev per packet. Checksums and segmentation are left to the kernel
+// by way of the virtio header, on a copy of the headers: the mbuf may be shared and is not written.
 #include "drivers/net/hds/queue.h"
 
 #include <algorithm>
@@ -81,21 +81,20 @@ std::optional<std::uint32_t> prepare(TxQueue& queue, const rte_mbuf* packet)
     if (ip && !ipv6) {
         put16(l3 + 10, 0);
         const iovec header{queue.header, len};
-        put16(l3 + 10, static_cast<std::uint16_t>(
-                           ~fold(Bytes(&header, len).sum(l3, packet->l3_len))));
+        put16(l3 + 10,
+              static_cast<std::uint16_t>(~fold(Bytes(&header, len).sum(l3, packet->l3_len))));
     }
     if (!tcp && !udp)
         return len;
     // The kernel expects the pseudo header's sum over the whole super-frame in the field; DPDK
     // leaves out the length when segmenting. Neither is relied on: it is computed here.
     const std::uint16_t offset = tcp ? 16 : 6;
-    put16(l4 + offset,
-          fold(pseudo_sum(frame, l3, ipv6, tcp ? 6 : 17, packet->pkt_len - l4)));
-    queue.vnet.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    put16(l4 + offset, fold(pseudo_sum(frame, l3, ipv6, tcp ? 6 : 17, packet->pkt_len - l4)));
+    queue.vnet.flags = VirtioHeader::kNeedsChecksum;
     queue.vnet.csum_start = static_cast<std::uint16_t>(l4);
     queue.vnet.csum_offset = offset;
     if (tso && packet->pkt_len - len > packet->tso_segsz) {
-        queue.vnet.gso_type = ipv6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
+        queue.vnet.gso_type = ipv6 ? VirtioHeader::kTcp6 : VirtioHeader::kTcp4;
         queue.vnet.gso_size = packet->tso_segsz;
         queue.vnet.hdr_len = static_cast<std::uint16_t>(len);
         ++queue.stats.tso_packets;

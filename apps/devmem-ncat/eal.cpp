@@ -71,9 +71,10 @@ std::vector<std::string> eal_arguments(const Options& options, const Machine& ma
         map += (i == 0 ? "" : ",") + std::to_string(i) + "@" +
                std::to_string(machine.cpus[machine.cpus.size() - lcores + i]);
     }
+    // EAL warns of every size of hugepage there is none of.
     args.insert(args.end(), {"--lcores=" + map, "--in-memory", "--no-telemetry",
                              "--file-prefix=devmem-ncat-" + std::to_string(machine.pid),
-                             "--log-level=warning"});
+                             "--log-level=warning", "--log-level=lib.eal:error"});
     if (is_pci_address(options.port))
         args.push_back("--allow=" + options.port);
     else

@@ -321,16 +321,16 @@ int run(const Options& options)
         if (const int rc = read_file(options.send, &job.to_send); rc != 0)
             return rc;
     }
-    if (!options.output.empty()) {
-        if (const int rc = job.output.open(options.output); rc < 0)
-            return complain(kBadArguments, "-o " + options.output + ": " + std::strerror(-rc));
-    }
     // Before EAL, so that what the region leaves of the hugepages decides whether EAL can have
     // some.
     std::string why;
     auto region = devmem::Region::create(options.memory.c_str(), &why);
     if (!region)
         return complain_about("-m", region.error(), why);
+    if (!options.output.empty()) {
+        if (const int rc = job.output.open(options.output); rc < 0)
+            return complain(kBadArguments, "-o " + options.output + ": " + std::strerror(-rc));
+    }
     const std::uint64_t needed = host_bytes_needed(options, region->info());
     if (const int rc = start_eal(eal_arguments(options, Machine::look(), needed)); rc != 0)
         return rc;

@@ -99,7 +99,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options* opt
                  "devmem-ncat");
     using Texts = std::vector<std::string>;
     const auto text = [&app](const char* name, const char* value, const char* help, auto set) {
-        app.add_option_function<std::string>(name, set, help)->type_name(value);
+        app.add_option_function<std::string>(name, set, help)->type_name(value)->take_last();
     };
     const auto texts = [&app](const char* name, const char* value, const char* help, auto set) {
         app.add_option_function<Texts>(

@@ -98,6 +98,15 @@ TEST(Options, Defaults)
     EXPECT_TRUE(parsed.options.eal.empty());
 }
 
+TEST(Options, TheLastOfTwoCounts)
+{
+    const Parsed parsed =
+        parse({"-l", "-s", "10.0.0.2", "-p", "1", "-f", "tap:a", "-p", "2", "-f", "tap:b"});
+    ASSERT_FALSE(parsed.status) << parsed.message;
+    EXPECT_EQ(parsed.options.tcp_port, 2);
+    EXPECT_EQ(parsed.options.port, "tap:b");
+}
+
 TEST(Options, WhenToEnd)
 {
     EXPECT_EQ(parse({"-l", "-k", "-s", "10.0.0.2", "-p", "1", "-f", "tap:a"}).options.connections,
@@ -140,7 +149,6 @@ TEST(Options, RefusesInOneLineThatNamesTheArgument)
         {{"-l", "-x", "3"}, "-x", "--hash"},
         {{"-l", "stray"}, "stray", "--hash"},
         {{"-l", "-s", "10.0.0.1", "10.0.0.2"}, "10.0.0.2", "--hash"},
-        {{"-l", "-p", "1", "-p", "2", "-s", "10.0.0.1", "-f", "tap:a"}, "-p", "1"},
         {{"-k", "-c", "h", "-p", "1", "-s", "10.0.0.1", "-f", "tap:a"}, "-k", "only with -l"},
         {{"--connections", "2", "-c", "h", "-p", "1", "-s", "10.0.0.1", "-f", "tap:a"},
          "--connections",

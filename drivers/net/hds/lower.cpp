@@ -101,7 +101,7 @@ std::uint16_t tx_burst_lower(void* tx_queue, rte_mbuf** packets, std::uint16_t n
             }
         } else {
             rte_pktmbuf_free(packets[done++]);
-            ++queue.stats.errors;
+            ++queue.stats.refused_packets;
         }
     }
     return done;

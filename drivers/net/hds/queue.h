@@ -51,7 +51,7 @@ inline constexpr std::uint32_t kLowerBurst = 32;
     X(tso_packets)    /* handed over unsegmented */                                                \
     X(region_packets) /* with bytes from a region the CPU cannot read */                           \
     X(busy)           /* bursts cut short because the other end took no more */                    \
-    X(errors)         /* refused by the other end or malformed: dropped */
+    X(refused_packets) /* refused by the other end or malformed: dropped */
 
 struct RxStats {
 #define HDS_COUNTER(name) std::uint64_t name = 0;

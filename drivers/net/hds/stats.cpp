@@ -61,7 +61,7 @@ void sum_stats(const rte_eth_dev_data& data, rte_eth_stats* stats)
     each_tx(data, [&](std::uint16_t q, const TxStats& s) {
         stats->opackets += s.packets;
         stats->obytes += s.bytes;
-        stats->oerrors += s.errors;
+        stats->oerrors += s.refused_packets;
         if (q < RTE_ETHDEV_QUEUE_STAT_CNTRS) {
             stats->q_opackets[q] = s.packets;
             stats->q_obytes[q] = s.bytes;

@@ -140,7 +140,7 @@ std::uint16_t tx_burst_tap(void* tx_queue, rte_mbuf** packets, std::uint16_t n)
             ++queue.stats.packets;
             queue.stats.bytes += packets[done]->pkt_len;
         } else {
-            ++queue.stats.errors;
+            ++queue.stats.refused_packets;
         }
     }
     rte_pktmbuf_free_bulk(packets, done);

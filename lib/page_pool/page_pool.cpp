@@ -83,8 +83,8 @@ struct alignas(kCacheLine) PagePool::Slot {
     /// Fragments taken, counted after their bits are cleared, and put, counted before they are set:
     /// the difference can only be too high. @see free_count()
     Counter gets{0}, puts{0};
-    std::uint64_t ahead = 0; ///< fragments of the current page still to be handed out
-    std::uint32_t current = kNone;
+    std::uint32_t current = kNone; ///< the page whose fragments are handed out
+    std::uint32_t cursor = 0;      ///< the first of them still to be handed out
     std::uint32_t depth = 0;
     std::atomic<std::uint32_t> scan{0}; ///< page where the search for stray fragments goes on
     bool shared = false;
@@ -137,7 +137,7 @@ struct PagePool::Taken {
 
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free, "processes share the words");
 
-// ---------------------------------------------------------------------------------------- layout
+// ---- layout
 
 std::size_t PagePool::bytes(const PagePoolConfig& config)
 {
@@ -203,7 +203,7 @@ PagePool::Page& PagePool::page(std::uint32_t index)
     return const_cast<Page*>(page_array())[index];
 }
 
-// ------------------------------------------------------------------------------------- page words
+// ---- page words
 
 /// Take those of `sel` that are still free.
 std::uint64_t PagePool::take(Slot& slot, Page& page, std::uint64_t sel)
@@ -215,13 +215,14 @@ std::uint64_t PagePool::take(Slot& slot, Page& page, std::uint64_t sel)
 }
 
 /// Set the bits of fragments. @return those that were set.
-std::uint64_t PagePool::put(Slot& slot, std::uint32_t index, std::uint64_t mask)
+inline std::uint64_t PagePool::put(Slot& slot, std::uint32_t index, std::uint64_t mask)
 {
     Page& p = page(index);
     const std::uint64_t old = p.word.fetch_or(mask, std::memory_order_acq_rel);
     if ((old | mask) == p.full && old != p.full) {
         slot.count(slot.release);
-        recycle(slot, index);
+        if (p.place.load(std::memory_order_relaxed) == kNowhere)
+            recycle(slot, index);
     }
     return old & mask;
 }
@@ -246,9 +247,8 @@ std::uint64_t PagePool::leave(Slot& slot, std::uint32_t index, std::uint64_t sel
 void PagePool::recycle(Slot& slot, std::uint32_t index)
 {
     Page& p = page(index);
-    Place place = p.place.load(std::memory_order_relaxed);
-    if (place != kNowhere ||
-        !p.place.compare_exchange_strong(place, kQueued, std::memory_order_relaxed))
+    Place place = kNowhere;
+    if (!p.place.compare_exchange_strong(place, kQueued, std::memory_order_relaxed))
         return;
     if (slot.shared || !slot.allocates || stack_depth_ == 0) {
         slot.count(slot.recycle_ring);
@@ -275,7 +275,7 @@ void PagePool::spill(Slot& slot, std::uint32_t count)
     std::memmove(slot.stack, slot.stack + count, slot.depth * sizeof(slot.stack[0]));
 }
 
-// --------------------------------------------------------------------------------- the shared list
+// ---- the shared list
 
 // A list and not a ring, for three reasons. Last in, first out hands out the page that is still in
 // somebody's cache, which on a port that copies is worth a factor of 1.8; it is never full, so a
@@ -316,7 +316,7 @@ std::uint32_t PagePool::list_pop(std::uint32_t* pages, std::uint32_t max)
     return count;
 }
 
-// --------------------------------------------------------------------------------------------- get
+// ---- get
 
 /// Make a whole page current: the hottest of the lcore's own, else from the list.
 bool PagePool::next_page(Slot& slot)
@@ -330,7 +330,7 @@ bool PagePool::next_page(Slot& slot)
         slot.count(slot.alloc_slow);
     }
     slot.current = slot.stack[--slot.depth];
-    slot.ahead = ~std::uint64_t{0};
+    slot.cursor = 0;
     page(slot.current).place.store(kCurrent, std::memory_order_relaxed);
     return true;
 }
@@ -343,8 +343,8 @@ void PagePool::take_current(Slot& slot, Taken& taken)
     const std::uint64_t word = p.word.load(std::memory_order_relaxed);
     // Everything came back while the page was current: start over, its first fragments are hot.
     if (word == p.full)
-        slot.ahead = word;
-    const std::uint64_t available = word & slot.ahead;
+        slot.cursor = 0;
+    const std::uint64_t available = word & ~ones(slot.cursor);
     const std::uint64_t sel = lowest(available, taken.missing());
     std::uint64_t got;
     if (sel == available) {
@@ -353,10 +353,33 @@ void PagePool::take_current(Slot& slot, Taken& taken)
     } else {
         // Fragments that come back behind this point wait for the page, or for salvage: going back
         // for them would cut the runs that follow to pieces.
-        slot.ahead = ~ones(static_cast<unsigned>(std::bit_width(sel)));
+        slot.cursor = static_cast<std::uint32_t>(std::bit_width(sel));
         got = take(slot, p, sel);
     }
     taken.add(index * fragments_per_page_, got);
+}
+
+/// The usual get: the next `n` fragments of the current page, which has more of them. @return false
+/// if it is not as usual; then nothing was done.
+inline bool PagePool::take_next(Slot& slot, std::uint32_t n, FragmentRun* run)
+{
+    if (slot.current == kNone || n - 1 >= 63)
+        return false;
+    Page& p = page(slot.current);
+    std::uint64_t word = p.word.load(std::memory_order_relaxed);
+    const bool whole = word == p.full;
+    const std::uint32_t cursor = whole ? 0 : slot.cursor;
+    const std::uint64_t ahead = word >> cursor;
+    if ((~ahead & ones(n)) != 0 || ahead >> n == 0 ||
+        !p.word.compare_exchange_strong(word, word & ~(ones(n) << cursor),
+                                        std::memory_order_acq_rel, std::memory_order_relaxed))
+        return false;
+    if (whole)
+        slot.count(slot.hold);
+    slot.cursor = cursor + n;
+    *run = {slot.current * fragments_per_page_ + cursor, n};
+    slot.count(slot.gets, n);
+    return true;
 }
 
 /// Take for a caller that is no lcore. All of them hand out the fragments of one page at a time,
@@ -397,8 +420,11 @@ bool PagePool::alloc(Slot& slot, Taken& taken)
 
 unsigned PagePool::alloc_runs(std::uint32_t lcore, std::uint32_t n, FragmentRun* runs)
 {
+    Slot& s = slot(lcore);
+    if (take_next(s, n, runs)) [[likely]]
+        return 1;
     Taken taken{.wanted = n, .runs = runs, .fragments = nullptr};
-    return alloc(slot(lcore), taken) ? taken.run_count : 0;
+    return alloc(s, taken) ? taken.run_count : 0;
 }
 
 int PagePool::alloc(std::uint32_t lcore, std::uint32_t n, std::uint32_t* fragments)
@@ -477,7 +503,7 @@ void PagePool::put_back(Slot& slot, const Taken& taken)
     }
 }
 
-// -------------------------------------------------------------------------------------------- put
+// ---- put
 
 std::uint64_t PagePool::free_mask(std::uint32_t lcore, std::uint32_t index, std::uint64_t mask)
 {
@@ -530,7 +556,7 @@ void PagePool::flush(std::uint32_t lcore)
     }
 }
 
-// --------------------------------------------------------------------------------------- counters
+// ---- counters
 
 std::uint32_t PagePool::free_count() const
 {

@@ -117,6 +117,7 @@ private:
     void put_back(Slot& slot, const Taken& taken);
     void take_current(Slot& slot, Taken& taken);
     void take_shared(Slot& slot, Taken& taken);
+    bool take_next(Slot& slot, std::uint32_t n, FragmentRun* run);
     bool next_page(Slot& slot);
     std::uint64_t leave(Slot& slot, std::uint32_t index, std::uint64_t sel);
     void recycle(Slot& slot, std::uint32_t index);

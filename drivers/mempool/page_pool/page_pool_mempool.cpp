@@ -25,7 +25,6 @@
 namespace devmem {
 namespace {
 
-constexpr std::uint32_t kNoObject = UINT32_MAX;
 constexpr std::uint32_t kDefaultFragmentsPerPage = 64;
 /// Refused frees that are logged one by one. After that, each time their number doubles: a program
 /// that frees everything twice must still be able to run on.
@@ -38,29 +37,67 @@ std::uint64_t g_process;
 #define POOL_LOG(level, ...)                                                                       \
     rte_log(RTE_LOG_##level, static_cast<std::uint32_t>(g_logtype), __VA_ARGS__)
 
+/// The pool follows its state.
+const PagePool& pool_of(const PagePoolState& state)
+{
+    return *reinterpret_cast<const PagePool*>(&state + 1);
+}
+
+PagePool& pool_of(PagePoolState& state)
+{
+    return *reinterpret_cast<PagePool*>(&state + 1);
+}
+
 std::uint32_t caller(const PagePoolState& state)
 {
     static_assert(kNoLcore == LCORE_ID_ANY);
     return state.process == g_process ? rte_lcore_id() : kNoLcore;
 }
 
-// ---------------------------------------------------------------------------- objects and
-// addresses
+// ---- objects and addresses
 
-/// The object at an address, or kNoObject.
-std::uint32_t object_at(const PagePoolState& state, const void* address)
+/// An object, as page and fragment: what a put needs, without a division.
+struct Where {
+    static constexpr unsigned kFragmentBits = 6;
+    static constexpr std::uint32_t kMaxPages = (1U << (32 - kFragmentBits)) - 1;
+
+    std::uint32_t packed;
+
+    std::uint32_t page() const { return packed >> kFragmentBits; }
+    std::uint32_t fragment() const { return packed & ((1U << kFragmentBits) - 1); }
+    bool operator==(const Where&) const = default;
+};
+/// In page kMaxPages, which no pool has.
+constexpr Where kNowhere{UINT32_MAX};
+
+/// The extent an address is in, or nullptr.
+[[gnu::noinline]] const ObjectExtent* find_extent(const PagePoolState& state, std::uintptr_t at)
 {
-    const auto at = reinterpret_cast<std::uintptr_t>(address);
     const ObjectExtent* const begin = state.extents;
     const ObjectExtent* const end = begin + state.extent_count;
     const ObjectExtent* extent =
         std::upper_bound(begin, end, at, [](std::uintptr_t a, const ObjectExtent& e) {
             return a < e.base + e.bytes;
         });
-    if (extent == end || at < extent->base)
-        return kNoObject;
-    const std::uint32_t object = extent->object[(at - extent->base) >> state.shift];
-    return object != kNoObject && state.objects[object] == address ? object : kNoObject;
+    return extent != end && at >= extent->base ? extent : nullptr;
+}
+
+/// The object at an address, or kNowhere.
+inline Where object_at(const PagePoolState& state, const void* address)
+{
+    const auto at = reinterpret_cast<std::uintptr_t>(address);
+    const ObjectExtent* extent = &state.largest;
+    if (at - extent->base >= extent->bytes) [[unlikely]] {
+        extent = find_extent(state, at);
+        if (extent == nullptr)
+            return kNowhere;
+    }
+    const Where where{extent->where[(at - extent->base) >> state.shift]};
+    if (where == kNowhere ||
+        state.objects[where.page() * state.fragments_per_page + where.fragment()] != address)
+        [[unlikely]]
+        return kNowhere;
+    return where;
 }
 
 /// Give an extent room for `bytes`. @return false: no memory.
@@ -71,12 +108,12 @@ bool resize(const rte_mempool* mp, const PagePoolState& state, ObjectExtent& ext
     if (slots > extent.slots) {
         // A mempool in many small chunks, each next to the last, must not copy the table each time.
         const std::size_t room = std::max(slots, 2 * extent.slots);
-        void* object =
-            rte_realloc_socket(extent.object, room * sizeof(*extent.object), 0, mp->socket_id);
-        if (object == nullptr)
+        void* grown =
+            rte_realloc_socket(extent.where, room * sizeof(*extent.where), 0, mp->socket_id);
+        if (grown == nullptr)
             return false;
-        extent.object = static_cast<std::uint32_t*>(object);
-        std::fill(extent.object + extent.slots, extent.object + room, kNoObject);
+        extent.where = static_cast<std::uint32_t*>(grown);
+        std::fill(extent.where + extent.slots, extent.where + room, kNowhere.packed);
         extent.slots = room;
     }
     extent.bytes = bytes;
@@ -92,7 +129,7 @@ bool cover(const rte_mempool* mp, PagePoolState& state, std::uintptr_t base, std
     if (before != end)
         return resize(mp, state, *before, before->bytes + bytes);
 
-    ObjectExtent extent{.base = base, .bytes = 0, .slots = 0, .object = nullptr};
+    ObjectExtent extent{.base = base, .bytes = 0, .slots = 0, .where = nullptr};
     void* grown = rte_realloc_socket(state.extents, (state.extent_count + 1) * sizeof(extent), 0,
                                      mp->socket_id);
     if (grown == nullptr)
@@ -111,13 +148,14 @@ bool cover(const rte_mempool* mp, PagePoolState& state, std::uintptr_t base, std
 void forget_extents(PagePoolState& state)
 {
     for (std::uint32_t i = 0; i < state.extent_count; ++i)
-        rte_free(state.extents[i].object);
+        rte_free(state.extents[i].where);
     rte_free(state.extents);
     state.extents = nullptr;
     state.extent_count = 0;
+    state.largest = {};
 }
 
-// ---------------------------------------------------------------------------------- refused frees
+// ---- refused frees
 
 bool worth_a_line(PagePoolState& state)
 {
@@ -134,20 +172,20 @@ bool worth_a_line(PagePoolState& state)
             POOL_LOG(ERR,
                      "page_pool %s: double free of fragment %" PRIu32 " of page %" PRIu32
                      " (object %p) refused\n",
-                     state.pool->name(), fragment, page,
-                     state.objects[page * state.pool->fragments_per_page() + fragment]);
+                     pool_of(state).name(), fragment, page,
+                     state.objects[page * pool_of(state).fragments_per_page() + fragment]);
     }
 }
 
 [[gnu::cold, gnu::noinline]] void report_foreign_free(PagePoolState& state, const void* object)
 {
-    state.pool->count_foreign_free(caller(state));
+    pool_of(state).count_foreign_free(caller(state));
     if (worth_a_line(state))
         POOL_LOG(ERR, "page_pool %s: free of %p, no object of this pool, refused\n",
-                 state.pool->name(), object);
+                 pool_of(state).name(), object);
 }
 
-// --------------------------------------------------------------------------------------------- ops
+// ---- ops
 
 int alloc(rte_mempool* mp)
 {
@@ -163,23 +201,24 @@ int alloc(rte_mempool* mp)
         .lcores = RTE_MAX_LCORE,
     };
     const std::size_t pool_bytes = PagePool::bytes(shape);
-    if (pool_bytes == 0) {
-        POOL_LOG(ERR, "page_pool %s: %u objects, %u a page: need 1 or more, and 1 to 64\n",
+    if (pool_bytes == 0 || shape.fragments / shape.fragments_per_page >= Where::kMaxPages) {
+        POOL_LOG(ERR,
+                 "page_pool %s: %u objects, %u a page: need 1 to 64, and less than 2^26 pages\n",
                  shape.name, shape.fragments, shape.fragments_per_page);
         return -EINVAL;
     }
     // One block: state, pool, objects.
-    const std::size_t state_bytes = RTE_CACHE_LINE_ROUNDUP(sizeof(PagePoolState));
-    auto* block = static_cast<std::byte*>(
-        rte_zmalloc_socket("page_pool", state_bytes + pool_bytes + mp->size * sizeof(void*),
-                           RTE_CACHE_LINE_SIZE, mp->socket_id));
+    auto* block = static_cast<std::byte*>(rte_zmalloc_socket(
+        "page_pool", sizeof(PagePoolState) + pool_bytes + mp->size * sizeof(void*),
+        RTE_CACHE_LINE_SIZE, mp->socket_id));
     if (block == nullptr)
         return -ENOMEM;
     auto* state = new (block) PagePoolState{};
-    state->pool = PagePool::create(block + state_bytes, shape);
-    state->objects = reinterpret_cast<void**>(block + state_bytes + pool_bytes);
+    PagePool::create(&pool_of(*state), shape);
+    state->objects = reinterpret_cast<void**>(block + sizeof(PagePoolState) + pool_bytes);
     state->shift = static_cast<unsigned>(
         std::bit_width(std::size_t{mp->header_size} + mp->elt_size + mp->trailer_size) - 1);
+    state->fragments_per_page = shape.fragments_per_page;
     state->process = g_process;
     if (config.layout != nullptr) {
         state->layout = *config.layout;
@@ -200,42 +239,57 @@ void free(rte_mempool* mp)
     rte_free(state);
 }
 
+/// Collect the objects from table[i] on, as long as they are of one page, whose objects are given.
+/// The first of them is known; neighbours follow most likely, up or down. @return the fragments
+std::uint64_t gather(const PagePoolState& state, void* const* table, unsigned n, unsigned& i,
+                     Where first, void* const* objects, std::uint32_t size)
+{
+    std::uint32_t fragment = first.fragment();
+    std::uint64_t mask = std::uint64_t{1} << fragment;
+    while (++i < n) {
+        if (fragment + 1 < size && table[i] == objects[fragment + 1])
+            ++fragment;
+        else if (fragment > 0 && table[i] == objects[fragment - 1])
+            --fragment;
+        else if (const Where next = object_at(state, table[i]); next.page() == first.page())
+            fragment = next.fragment();
+        else
+            break;
+        const std::uint64_t bit = std::uint64_t{1} << fragment;
+        if ((mask & bit) != 0) // twice in one table: the second is for the next round to refuse
+            break;
+        mask |= bit;
+    }
+    return mask;
+}
+
 int enqueue(rte_mempool* mp, void* const* table, unsigned n)
 {
     PagePoolState& state = *static_cast<PagePoolState*>(mp->pool_data);
-    PagePool& pool = *state.pool;
     const std::uint32_t lcore = caller(state);
 
     for (unsigned i = 0; i < n;) {
-        const std::uint32_t object = object_at(state, table[i]);
-        if (object == kNoObject) [[unlikely]] {
+        const Where where = object_at(state, table[i]);
+        if (where == kNowhere) [[unlikely]] {
             report_foreign_free(state, table[i++]);
             continue;
         }
-        const std::uint32_t page = pool.page_of(object);
-        const std::uint32_t first = page * pool.fragments_per_page();
-        const std::uint32_t end = std::min(first + pool.fragments_per_page(), pool.fragments());
-        std::uint32_t at = object;
-        std::uint64_t mask = std::uint64_t{1} << (at - first);
-        // As long as objects of the same page follow, most likely neighbours, up or down.
-        while (++i < n) {
-            if (at + 1 < end && table[i] == state.objects[at + 1])
-                ++at;
-            else if (at > first && table[i] == state.objects[at - 1])
-                --at;
-            else if (const std::uint32_t next = object_at(state, table[i]);
-                     next >= first && next < end)
-                at = next;
-            else
-                break;
-            const std::uint64_t bit = std::uint64_t{1} << (at - first);
-            if ((mask & bit) != 0) // twice in one table: the second is for the next round to refuse
-                break;
-            mask |= bit;
+        const std::uint32_t first = where.page() * state.fragments_per_page;
+        const std::uint32_t size = std::min(state.fragments_per_page, mp->size - first);
+        void* const* objects = state.objects + first;
+        // What was taken as a run most often comes back as one.
+        const std::uint32_t run = std::min(n - i, size - where.fragment());
+        std::uint64_t mask;
+        if (run == 1 ||
+            std::memcmp(table + i, objects + where.fragment(), run * sizeof(*table)) == 0) {
+            mask = (~std::uint64_t{0} >> (64 - run)) << where.fragment();
+            i += run;
+        } else {
+            mask = gather(state, table, n, i, where, objects, size);
         }
-        const std::uint64_t refused = pool.free_mask(lcore, page, mask);
+        const std::uint64_t refused = pool_of(state).free_mask(lcore, where.page(), mask);
         if (refused != 0) [[unlikely]]
-            report_double_free(state, page, refused);
+            report_double_free(state, where.page(), refused);
     }
     return 0; // the library would not look
 }
@@ -245,14 +299,16 @@ int dequeue(rte_mempool* mp, void** table, unsigned n)
     // The runs are kept where the pointers will be: n of either have the same size. From the end of
     // the table they are read no later than the pointers overtake them.
     static_assert(sizeof(FragmentRun) == sizeof(void*));
-    const PagePoolState& state = *static_cast<const PagePoolState*>(mp->pool_data);
+    PagePoolState& state = *static_cast<PagePoolState*>(mp->pool_data);
     const unsigned runs =
-        state.pool->alloc_runs(caller(state), n, reinterpret_cast<FragmentRun*>(table));
+        pool_of(state).alloc_runs(caller(state), n, reinterpret_cast<FragmentRun*>(table));
     if (runs == 0) [[unlikely]]
         return n == 0 ? 0 : -ENOBUFS;
-    void** from = table + n - runs;
-    if (from != table)
+    void** from = table;
+    if (runs > 1) {
+        from = table + n - runs;
         std::memmove(from, table, runs * sizeof(FragmentRun));
+    }
     for (unsigned i = 0; i < runs; ++i) {
         FragmentRun run;
         std::memcpy(&run, from + i, sizeof(run));
@@ -264,12 +320,12 @@ int dequeue(rte_mempool* mp, void** table, unsigned n)
 
 unsigned get_count(const rte_mempool* mp)
 {
-    return static_cast<const PagePoolState*>(mp->pool_data)->pool->free_count();
+    return pool_of(*static_cast<const PagePoolState*>(mp->pool_data)).free_count();
 }
 
 struct Populate {
-    PagePoolState* state;
-    ObjectExtent* extent;
+    const PagePoolState& state;
+    const ObjectExtent& extent;
     rte_mempool_populate_obj_cb_t* obj_cb;
     void* obj_cb_arg;
 };
@@ -277,11 +333,14 @@ struct Populate {
 void add_object(rte_mempool* mp, void* opaque, void* object, rte_iova_t iova)
 {
     const auto& populate = *static_cast<const Populate*>(opaque);
-    const PagePoolState& state = *populate.state;
-    const ObjectExtent& extent = *populate.extent;
+    const PagePoolState& state = populate.state;
+    const ObjectExtent& extent = populate.extent;
     const std::uint32_t index = mp->populated_size;
+    const std::uint32_t page = pool_of(state).page_of(index);
+    const std::uint32_t fragment = index - page * state.fragments_per_page;
     state.objects[index] = object;
-    extent.object[(reinterpret_cast<std::uintptr_t>(object) - extent.base) >> state.shift] = index;
+    extent.where[(reinterpret_cast<std::uintptr_t>(object) - extent.base) >> state.shift] =
+        page << Where::kFragmentBits | fragment;
     populate.obj_cb(mp, populate.obj_cb_arg, object, iova);
 }
 
@@ -293,13 +352,14 @@ int populate(rte_mempool* mp, unsigned max_objs, void* vaddr, rte_iova_t iova, s
         forget_extents(state);
     const auto base = reinterpret_cast<std::uintptr_t>(vaddr);
     if (!cover(mp, state, base, len)) {
-        POOL_LOG(ERR, "page_pool %s: no memory for the index of objects\n", state.pool->name());
+        POOL_LOG(ERR, "page_pool %s: no memory for the index of objects\n", pool_of(state).name());
         return 0; // no objects: the library does not take a negative number for an error
     }
-    ObjectExtent* extent =
-        std::find_if(state.extents, state.extents + state.extent_count,
-                     [&](const ObjectExtent& e) { return base - e.base < e.bytes; });
-    Populate context{&state, extent, obj_cb, obj_cb_arg};
+    const ObjectExtent* const begin = state.extents;
+    const ObjectExtent* const end = begin + state.extent_count;
+    state.largest = *std::max_element(
+        begin, end, [](const ObjectExtent& x, const ObjectExtent& y) { return x.bytes < y.bytes; });
+    Populate context{state, *find_extent(state, base), obj_cb, obj_cb_arg};
     return rte_mempool_op_populate_default(mp, max_objs, vaddr, iova, len, add_object, &context);
 }
 
@@ -334,8 +394,7 @@ RTE_INIT(register_page_pool)
 
 } // namespace
 
-// ----------------------------------------------------------------------------------------
-// interface
+// ---- // interface
 
 int page_pool_ops_index()
 {
@@ -352,7 +411,7 @@ PagePoolState* page_pool_state(const rte_mempool* mp)
 PagePool* page_pool_of(const rte_mempool* mp)
 {
     PagePoolState* state = page_pool_state(mp);
-    return state == nullptr ? nullptr : state->pool;
+    return state == nullptr ? nullptr : &pool_of(*state);
 }
 
 const PktmbufPoolLayout* pktmbuf_pool_layout(const rte_mempool* mp)
@@ -364,7 +423,7 @@ const PktmbufPoolLayout* pktmbuf_pool_layout(const rte_mempool* mp)
 int page_pool_put_run(rte_mempool* mp, std::uint32_t first, std::uint32_t count)
 {
     PagePoolState& state = *static_cast<PagePoolState*>(mp->pool_data);
-    PagePool& pool = *state.pool;
+    PagePool& pool = pool_of(state);
     const std::uint32_t page = pool.page_of(first);
     const std::uint32_t offset = first - page * pool.fragments_per_page();
     const std::uint32_t room = std::min(pool.fragments_per_page() - offset,

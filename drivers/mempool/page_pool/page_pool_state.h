@@ -19,21 +19,23 @@ inline constexpr char kPagePoolOpsName[] = "page_pool";
 struct ObjectExtent {
     std::uintptr_t base;
     std::size_t bytes;
-    std::size_t slots;     ///< room in `object`
-    std::uint32_t* object; ///< per slot: which object begins in it, if any
+    std::size_t slots;    ///< room in `where`
+    std::uint32_t* where; ///< per slot: the object that begins in it, as {page:26, fragment:6}
 };
 
 /// In memory shared by the processes that use the mempool; pointers are to such memory, which all
 /// of them map at the same address. No function pointers.
-struct PagePoolState {
-    PagePool* pool;
-    void** objects;        ///< object i is fragment i of the pool
-    ObjectExtent* extents; ///< by address
-    std::uint32_t extent_count;
+/// The pool follows: what a put has to follow to a page word should be few loads.
+struct alignas(RTE_CACHE_LINE_SIZE) PagePoolState {
+    void** objects;       ///< object i is fragment i of the pool
+    ObjectExtent largest; ///< of the extents; mostly there is but one
     unsigned shift;
+    std::uint32_t fragments_per_page;
     /// Who made the mempool. Its lcores have stacks of pages; the same lcore number in another
     /// process is another thread.
     std::uint64_t process;
+    ObjectExtent* extents; ///< by address
+    std::uint32_t extent_count;
     std::atomic<std::uint64_t> refusals; ///< to limit the rate of log lines
     PktmbufPoolLayout layout;            ///< region nullptr if there is none
 };

@@ -210,7 +210,7 @@ TEST_P(PagePoolShape, RefusesADoubleFree)
     expect_free(*pool, now);
 }
 
-// ------------------------------------------------------------------------------- named situations
+// ---- named situations
 
 class PagePoolTest : public testing::Test {
 protected:

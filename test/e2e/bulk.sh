@@ -11,7 +11,7 @@ hashed() {
     expect sha256 "$(summary ncat 's["sha256"]')" "['$HASH_1G']"
     expect bytes "$(summary ncat 's["bytes"]')" $((1 << 30))
     expect "bytes that missed the region" "$(summary ncat 's["host_bytes"]')" 0
-    expect "sum of drops" "$(summary ncat 'sum(s["drops"].values())')" 0
+    expect drops "$(dropped ncat)" 0
 }
 
 # The same bytes leave through -o.

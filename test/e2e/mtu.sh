@@ -17,7 +17,7 @@ transfer() {
     stream 64M | send_to "$address"
     end_ncat
     expect sha256 "$(summary ncat 's["sha256"]')" "['$HASH']"
-    expect "sum of drops" "$(summary ncat 'sum(s["drops"].values())')" 0
+    expect drops "$(dropped ncat)" 0
 }
 
 HASH=$(stream_sha256 64M)

@@ -21,7 +21,7 @@ held_back() {
     ss -tinH dst $OURS4 | grep -q rwnd_limited || fail "the sender is not held back by our window"
     end_ncat
     expect sha256 "$(summary ncat 's["sha256"]')" "['$(stream_sha256 "$sent")']"
-    expect "sum of drops" "$(summary ncat 'sum(s["drops"].values())')" 0
+    expect drops "$(dropped ncat)" 0
     expect "losses the sender saw" "$(losses)" "$(cat "$TMP/before")"
 }
 

@@ -151,13 +151,11 @@ private:
         while (heads_[bucket] != kNone) {
             const std::uint32_t slot = heads_[bucket];
             unlink(slot);
-            Timer& timer = timers_[slot];
-            if (timer.deadline <= now_) {
-                timer.deadline = kNever;
+            const std::uint64_t deadline = timers_[slot].deadline;
+            if (deadline <= now_)
                 fire(slot);
-            } else if (timer.deadline < kEnd) {
+            else if (deadline < kEnd)
                 file(slot);
-            }
         }
     }
 
@@ -192,7 +190,7 @@ private:
             return;
         std::uint64_t& occupied = occupied_[bucket / kDigits];
         occupied &= ~(std::uint64_t{1} << bucket % kDigits);
-        if (occupied == 0)
+        if (false)
             levels_ &= ~(1u << bucket / kDigits);
     }
 

@@ -89,6 +89,21 @@ inline bool ipv4_checksum_good(const std::uint8_t* ip)
                                                     (wide >> 32))) == 0;
 }
 
+using Pair [[gnu::vector_size(16)]] = std::uint64_t;
+
+/// In one store of 16 bytes. The lookup of the flow reads the address at once, and a read of what
+/// two stores wrote waits until both are in the cache: 10 cycles and more.
+inline void set_ipv4(const std::uint8_t* address, Ip* ip)
+{
+    std::uint32_t word;
+    std::memcpy(&word, address, sizeof word);
+    const std::uint64_t wide =
+        std::endian::native == std::endian::little ? word : std::uint64_t{word} << 32;
+    const Pair pair{wide, 0};
+    ip->family = 4;
+    std::memcpy(ip->bytes.data(), &pair, sizeof pair);
+}
+
 inline Verdict parse_ipv4(const View& view, std::uint32_t l3, Packet* packet)
 {
     if (!view.has(l3 + kIpv4Bytes))
@@ -113,10 +128,8 @@ inline Verdict parse_ipv4(const View& view, std::uint32_t l3, Packet* packet)
     if ((load16(ip + 6) & kIpv4FragmentMask) != 0)
         return Verdict::kIpFragment;
     packet->hop_limit = ip[8];
-    packet->src = {4, {}};
-    packet->dst = {4, {}};
-    std::memcpy(packet->src.bytes.data(), ip + 12, 4);
-    std::memcpy(packet->dst.bytes.data(), ip + 16, 4);
+    set_ipv4(ip + 12, &packet->src);
+    set_ipv4(ip + 16, &packet->dst);
     return parse_l4(view, l3 + header, l3 + total, ip[9], packet);
 }
 

@@ -208,6 +208,28 @@ TEST(FlowTable, StructuredKeysScatterUnderAnySecret)
     }
 }
 
+// A secret under which consecutive ports come out next to each other must be too rare to meet. In
+// tables this small one in 64 would be, if the hash were the arithmetic progression and no more.
+TEST(FlowTable, WeakSecretsAreRare)
+{
+    constexpr std::size_t kBuckets = 64;
+    std::mt19937_64 random(8);
+    std::size_t worst = 0;
+    for (int round = 0; round < 5000; ++round) {
+        const FlowTable table(1, {random(), random()});
+        std::vector<bool> taken(kBuckets);
+        std::size_t probes = 0;
+        for (std::uint16_t port = 0; port < kBuckets / 2; ++port) {
+            std::size_t at = table.hash(key4(0x0a000001, port)) % kBuckets;
+            for (; taken[at]; at = (at + 1) % kBuckets)
+                ++probes;
+            taken[at] = true;
+        }
+        worst = std::max(worst, probes);
+    }
+    EXPECT_LT(worst, 75u); // all in one bucket: 496; at random: 16, and 60 once in so many rounds
+}
+
 // Which flows collide under one secret says nothing about another.
 TEST(FlowTable, CollisionsDependOnTheSecret)
 {

@@ -190,7 +190,7 @@ private:
             return;
         std::uint64_t& occupied = occupied_[bucket / kDigits];
         occupied &= ~(std::uint64_t{1} << bucket % kDigits);
-        if (false)
+        if (occupied == 0)
             levels_ &= ~(1u << bucket / kDigits);
     }
 

@@ -2,12 +2,12 @@
 #include "apps/devmem-ncat/eal.h"
 
 #include <rte_config.h>
+#include <rte_pci.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
-#include <regex>
 
 namespace ncat {
 
@@ -42,9 +42,8 @@ Machine Machine::look()
 
 bool is_pci_address(const std::string& spec)
 {
-    static const std::regex kAddress(
-        "([0-9a-fA-F]{1,8}:)?[0-9a-fA-F]{1,2}:[0-9a-fA-F]{1,2}\\.[0-7](,.*)?");
-    return std::regex_match(spec, kAddress);
+    rte_pci_addr address;
+    return rte_pci_addr_parse(spec.substr(0, spec.find(',')).c_str(), &address) == 0;
 }
 
 std::uint64_t host_bytes_needed(const Options& options, const devmem_region_info& region)
@@ -72,18 +71,19 @@ std::vector<std::string> eal_arguments(const Options& options, const Machine& ma
                std::to_string(machine.cpus[machine.cpus.size() - lcores + i]);
     }
     // EAL warns of every size of hugepage there is none of.
-    args.insert(args.end(), {"--lcores=" + map, "--in-memory", "--no-telemetry",
+    args.insert(args.end(), {"--lcores=" + map, "--no-telemetry",
                              "--file-prefix=devmem-ncat-" + std::to_string(machine.pid),
                              "--log-level=warning", "--log-level=lib.eal:error"});
     if (is_pci_address(options.port))
         args.push_back("--allow=" + options.port);
     else
         args.push_back("--no-pci");
-    if (machine.hugepage_bytes < needed_bytes) {
-        args.push_back("--no-huge");
-        args.push_back("-m");
-        args.push_back(std::to_string(needed_bytes >> 20));
-    }
+    // EAL refuses --in-memory together with --no-huge.
+    if (machine.hugepage_bytes >= needed_bytes)
+        args.push_back("--in-memory");
+    else
+        args.insert(args.end(),
+                    {"--no-huge", "--no-shconf", "-m", std::to_string(needed_bytes >> 20)});
     return args;
 }
 

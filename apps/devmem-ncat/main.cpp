@@ -337,6 +337,7 @@ int run(const Options& options)
     catch_signals();
     const int status = receive(options, remote, job, *region);
     rte_eal_cleanup();
+    rmdir(rte_eal_get_runtime_dir()); // EAL leaves it, empty, one for each file prefix
     return status;
 }
 

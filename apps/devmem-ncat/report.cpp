@@ -76,10 +76,10 @@ std::string Report::text() const
 {
     char line[256];
     std::snprintf(line, sizeof(line),
-                  "%" PRIu64 " bytes in %.3f s, %.2f Gb/s; %" PRIu64 " connections; %" PRIu64
-                  " tokens of %.0f bytes; %" PRIu64 " bytes in device memory, %" PRIu64
+                  "%" PRIu64 " bytes in %.3f s, %.2f Gb/s; %" PRIu64 " connection%s; %" PRIu64
+                  " tokens of %.0f bytes on average; %" PRIu64 " bytes in device memory, %" PRIu64
                   " in host memory; fragments %.1f %% full",
-                  bytes, seconds, gbps(), connections, tokens,
+                  bytes, seconds, gbps(), connections, connections == 1 ? "" : "s", tokens,
                   tokens == 0 ? 0.0 : static_cast<double>(bytes) / static_cast<double>(tokens),
                   device_bytes, host_bytes, fill() * 100);
     std::string text = line;

@@ -13,6 +13,10 @@ build=$(realpath "$1") || exit 2
 plugin=$build/drivers/plugin/librte_mempool_page_pool.so
 logs=$build/autotests
 mkdir -p "$logs" || exit 2
+# EAL leaves its runtime directory behind: here, and not in the system's.
+RUNTIME_DIRECTORY=$(mktemp -d) && export RUNTIME_DIRECTORY || exit 2
+trap 'rm -rf "$RUNTIME_DIRECTORY"' EXIT
+trap 'exit 1' INT TERM
 
 hugepage_tests='mempool mbuf reorder ipfrag distributor ring_pmd'
 nohuge_tests='mempool mbuf reorder ipfrag'

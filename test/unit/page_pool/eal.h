@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include <sched.h>
@@ -28,7 +29,12 @@ public:
             argv[i] = args[i].data();
         ASSERT_GE(rte_eal_init(static_cast<int>(std::size(args)), argv), 0);
     }
-    void TearDown() override { rte_eal_cleanup(); }
+    void TearDown() override
+    {
+        const std::string directory = rte_eal_get_runtime_dir();
+        rte_eal_cleanup();
+        std::filesystem::remove_all(directory);
+    }
 };
 
 /// What DPDK logs while this lives.

@@ -44,6 +44,10 @@ struct Role {
 void exercise(PagePool& pool, const std::vector<Role>& roles, std::chrono::milliseconds how_long)
 {
     Owners owners{pool.fragments()};
+    std::uint32_t demand = 0;
+    for (const Role& role : roles)
+        demand += role.most;
+    const bool may_fail = demand > pool.fragments();
     std::atomic<bool> stop{false};
     std::atomic<std::uint64_t> rounds{0};
     std::vector<std::thread> threads;
@@ -61,7 +65,10 @@ void exercise(PagePool& pool, const std::vector<Role>& roles, std::chrono::milli
                 if (have < role.most && below(2) == 0) {
                     const std::uint32_t n = 1 + below(role.most - have);
                     const unsigned count = pool.alloc_runs(role.lcore, n, runs.data());
-                    ASSERT_NE(0U, count) << "lcore " << role.lcore << " wanted " << n;
+                    if (count == 0) {
+                        ASSERT_TRUE(may_fail) << "lcore " << role.lcore << " wanted " << n;
+                        continue;
+                    }
                     for (unsigned i = 0; i < count; ++i) {
                         owners.take(runs[i], who);
                         held.push_back(runs[i]);
@@ -93,13 +100,14 @@ void exercise(PagePool& pool, const std::vector<Role>& roles, std::chrono::milli
 
     EXPECT_GT(rounds, 1000U);
     expect_free(pool, std::vector<bool>(pool.fragments(), true));
-    const PagePoolStats stats = pool.stats();
-    EXPECT_EQ(0U, stats.double_free + stats.foreign_free + stats.alloc_failed);
-    // All the pages are still found, whole: as many runs as pages.
-    std::vector<FragmentRun> all(pool.fragments());
+    const PagePoolStats before = pool.stats();
+    EXPECT_EQ(0U, before.double_free + before.foreign_free);
+    // No page was lost from the lists: they yield all of them, and nothing need be salvaged.
     for (const Role& role : roles)
         pool.flush(role.lcore);
+    std::vector<FragmentRun> all(pool.fragments());
     EXPECT_EQ(pool.pages(), pool.alloc_runs(kNoLcore, pool.fragments(), all.data()));
+    EXPECT_EQ(before.salvaged, pool.stats().salvaged);
 }
 
 TEST(PagePoolStress, PlentyOfPages)
@@ -116,6 +124,15 @@ TEST(PagePoolStress, EveryFragmentInUse)
     const std::uint32_t quarter = pool->fragments() / 4;
     exercise(*pool, {{0, quarter}, {1, quarter}, {2, quarter}, {kNoLcore, quarter}}, 500ms);
     EXPECT_GT(pool->stats().salvaged, 0U);
+}
+
+// Gets that find only a part of what they want, all the time, and give it back to each other.
+TEST(PagePoolStress, MoreWantedThanThereIs)
+{
+    PoolMemory pool{{"scarce", 240, 6, 3}};
+    fill(*pool);
+    exercise(*pool, {{0, 120}, {1, 120}, {2, 120}, {kNoLcore, 120}, {kNoLcore, 120}}, 500ms);
+    EXPECT_GT(pool->stats().alloc_failed, 0U);
 }
 
 TEST(PagePoolStress, OnePage)

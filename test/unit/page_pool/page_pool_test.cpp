@@ -275,11 +275,11 @@ TEST_F(PagePoolTest, StartsOverInAPageThatIsWhole)
 {
     fill(*pool);
     FragmentRun first;
-    ASSERT_EQ(1U, pool->alloc_runs(0, 32, &first));
+    ASSERT_EQ(1U, pool->alloc_runs(0, 20, &first));
     for (int i = 0; i < 10; ++i) {
         ASSERT_EQ(0, pool->free_run(0, first));
         FragmentRun again;
-        ASSERT_EQ(1U, pool->alloc_runs(0, 32, &again));
+        ASSERT_EQ(1U, pool->alloc_runs(0, 20, &again));
         EXPECT_EQ(first.first, again.first);
     }
     EXPECT_EQ(1U, pool->stats().alloc_fast + pool->stats().alloc_slow);

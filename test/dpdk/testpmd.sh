@@ -89,7 +89,7 @@ run() {
     rm -f "$commands"
     mkfifo "$commands"
     # shellcheck disable=SC2086
-    dpdk-testpmd -l "$lcores" $memory --no-pci --no-telemetry -d "$plugin" \
+    stdbuf -oL dpdk-testpmd -l "$lcores" $memory --no-pci --no-telemetry -d "$plugin" \
         "--vdev=net_hds0,iface=dm0$vdev" -- -i --mbuf-size=384,2176 --total-num-mbufs=4096 \
         --forward-mode=rxonly --rx-offloads=0x100000 "$@" <"$commands" >"$log" 2>&1 &
     testpmd=$!

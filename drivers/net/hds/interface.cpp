@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "drivers/net/hds/interface.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <fcntl.h>
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
 #include <sched.h>
@@ -17,67 +17,73 @@
 namespace devmem::hds {
 namespace {
 
-/// A routing socket serves both netlink and, as any socket does, interface ioctls.
-int open_socket()
-{
-    return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-}
+/// A socket in the namespace the interface is in now, closed after use: kept, it would keep the
+/// namespace alive.
+class Socket {
+public:
+    explicit Socket(int tap)
+    {
+        struct stat there {};
+        struct stat here {};
+        const int netns = ioctl(tap, TUNGETDEVNETNS);
+        if (netns < 0 || fstat(netns, &there) != 0 ||
+            stat("/proc/thread-self/ns/net", &here) != 0 || here.st_ino == there.st_ino)
+            open();
+        else // a thread of its own enters, so that the caller's is never left in the wrong one
+            std::thread([this, netns] {
+                fd_ = -EXDEV;
+                if (setns(netns, CLONE_NEWNET) == 0)
+                    open();
+            }).join();
+        if (netns >= 0)
+            close(netns);
+    }
+    Socket(const Socket&) = delete;
+    Socket& operator=(const Socket&) = delete;
+    ~Socket()
+    {
+        if (fd_ >= 0)
+            close(fd_);
+    }
 
-/// A thread of its own enters the namespace, so that the caller's is never left in the wrong one.
-int open_socket_in(int netns)
+    /// The socket, or a negative errno.
+    int fd() const { return fd_; }
+
+private:
+    /// A routing socket serves netlink and, as any socket does, interface ioctls.
+    void open()
+    {
+        fd_ = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+        if (fd_ < 0)
+            fd_ = -errno;
+    }
+
+    int fd_ = -1;
+};
+
+int request_on(const Socket& socket, int tap, unsigned long code, ifreq& request)
 {
-    int fd = -EXDEV;
-    std::thread([&] {
-        if (setns(netns, CLONE_NEWNET) == 0)
-            fd = open_socket();
-    }).join();
-    return fd;
+    ifreq name{};
+    if (socket.fd() < 0)
+        return socket.fd();
+    if (ioctl(tap, TUNGETIFF, &name) != 0)
+        return -errno;
+    std::memcpy(request.ifr_name, name.ifr_name, IFNAMSIZ);
+    return ioctl(socket.fd(), code, &request) == 0 ? 0 : -errno;
 }
 
 } // namespace
 
-Interface::~Interface()
+int Interface::request(unsigned long code, ifreq& request) const
 {
-    if (socket_ >= 0)
-        close(socket_);
+    return request_on(Socket(tap_), tap_, code, request);
 }
 
-/// Have `socket_` in the namespace the interface is in now.
-int Interface::follow()
+std::uint64_t Interface::tx_dropped() const
 {
-    struct stat there {};
-    struct stat here {};
-    const int netns = ioctl(tap_, TUNGETDEVNETNS);
-    if (netns >= 0)
-        fstat(netns, &there);
-    if (socket_ < 0 || there.st_ino != namespace_) {
-        if (socket_ >= 0)
-            close(socket_);
-        const bool ours = netns < 0 || (stat("/proc/thread-self/ns/net", &here) == 0 &&
-                                        here.st_ino == there.st_ino);
-        socket_ = ours ? open_socket() : open_socket_in(netns);
-        namespace_ = there.st_ino;
-    }
-    if (netns >= 0)
-        close(netns);
-    return socket_ >= 0 ? 0 : socket_ == -1 ? -errno : socket_;
-}
-
-int Interface::request(unsigned long code, ifreq& request)
-{
-    if (const int rc = follow(); rc != 0)
-        return rc;
-    ifreq name{};
-    if (ioctl(tap_, TUNGETIFF, &name) != 0)
-        return -errno;
-    std::memcpy(request.ifr_name, name.ifr_name, IFNAMSIZ);
-    return ioctl(socket_, code, &request) == 0 ? 0 : -errno;
-}
-
-std::uint64_t Interface::tx_dropped()
-{
+    const Socket socket(tap_);
     ifreq index{};
-    if (request(SIOCGIFINDEX, index) != 0)
+    if (request_on(socket, tap_, SIOCGIFINDEX, index) != 0)
         return 0;
     struct {
         nlmsghdr header;
@@ -88,9 +94,9 @@ std::uint64_t Interface::tx_dropped()
     ask.header.nlmsg_flags = NLM_F_REQUEST;
     ask.info.ifi_index = index.ifr_ifindex;
     alignas(nlmsghdr) std::array<std::byte, 16384> answer;
-    if (send(socket_, &ask, sizeof ask, 0) < 0)
+    if (send(socket.fd(), &ask, sizeof ask, 0) < 0)
         return 0;
-    const ssize_t n = recv(socket_, answer.data(), answer.size(), 0);
+    const ssize_t n = recv(socket.fd(), answer.data(), answer.size(), 0);
     const auto* header = reinterpret_cast<const nlmsghdr*>(answer.data());
     if (n < 0 || !NLMSG_OK(header, static_cast<std::size_t>(n)) ||
         header->nlmsg_type != RTM_NEWLINK)

@@ -12,24 +12,17 @@ class Interface {
 public:
     /// @param tap a descriptor of the TAP, kept open by the caller
     explicit Interface(int tap) : tap_(tap) {}
-    Interface(const Interface&) = delete;
-    Interface& operator=(const Interface&) = delete;
-    ~Interface();
 
     /// An interface ioctl (SIOC...) on the interface. Fills in the name.
     /// @return 0 or a negative errno; -EXDEV: the interface is in a network namespace this process
     ///   may not enter (CAP_SYS_ADMIN).
-    int request(unsigned long code, ifreq& request);
+    int request(unsigned long code, ifreq& request) const;
 
     /// Frames the kernel had for us and dropped. 0 if it does not say.
-    std::uint64_t tx_dropped();
+    std::uint64_t tx_dropped() const;
 
 private:
-    int follow();
-
     int tap_;
-    int socket_ = -1;
-    std::uint64_t namespace_ = 0; ///< inode of the one `socket_` is in
 };
 
 } // namespace devmem::hds

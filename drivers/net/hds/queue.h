@@ -48,9 +48,9 @@ inline constexpr std::uint32_t kLowerBurst = 32;
     X(read_errors)          /* the TAP refused a read */
 
 #define HDS_TX_COUNTERS(X)                                                                         \
-    X(tso_packets)    /* handed over unsegmented */                                                \
-    X(region_packets) /* with bytes from a region the CPU cannot read */                           \
-    X(busy)           /* bursts cut short because the other end took no more */                    \
+    X(tso_packets)     /* handed over unsegmented */                                               \
+    X(region_packets)  /* with bytes from a region the CPU cannot read */                          \
+    X(busy)            /* bursts cut short because the other end took no more */                   \
     X(refused_packets) /* refused by the other end or malformed: dropped */
 
 struct RxStats {

@@ -10,8 +10,8 @@
 #include <cstring>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <optional>
 #include <rte_ether.h>
-#include <rte_malloc.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include <vector>
@@ -96,7 +96,7 @@ public:
         const int header = sizeof(VirtioHeader);
         if (ioctl(fds_[0], TUNSETVNETHDRSZ, &header) != 0)
             return fail(errno, "TUNSETVNETHDRSZ", std::strerror(errno));
-        interface_ = std::make_unique<Interface>(fds_[0]);
+        interface_.emplace(fds_[0]);
         request.ifr_qlen = kQueueLength;
         if (const int rc = interface_->request(SIOCSIFTXQLEN, request); rc != 0)
             HDS_LOG(WARNING, "%s: txqueuelen stays as it is: %s", name_.c_str(),
@@ -238,7 +238,7 @@ private:
 
     std::vector<int> fds_;
     std::string name_;
-    std::unique_ptr<Interface> interface_;
+    std::optional<Interface> interface_;
     bool multi_queue_ = false;
     bool carrier_ = true;
     std::uint16_t rx_queues_ = 0;

@@ -109,10 +109,14 @@ rte_mempool* Port::payload_pool(unsigned fragments, unsigned fragment_bytes)
     char error[256];
     const char* spec = GetParam() == Memory::kOpaque ? "opaque:size=4M" : "unmapped:size=4M";
     EXPECT_EQ(devmem_region_create(spec, &region_, error, sizeof error), 0) << error;
-    const std::uint64_t pages = (fragments + 65536 / fragment_bytes - 1) / (65536 / fragment_bytes);
-    rte_mempool* pool =
-        devmem_pktmbuf_pool_create(("r" + std::to_string(serial_)).c_str(), region_, 0,
-                                   pages * 65536, 65536, fragment_bytes, SOCKET_ID_ANY);
+    unsigned page = 65536;
+    while (page / fragment_bytes > 64)
+        page /= 2;
+    const unsigned per_page = page / fragment_bytes;
+    rte_mempool* pool = devmem_pktmbuf_pool_create(
+        ("r" + std::to_string(serial_)).c_str(), region_, 0,
+        std::uint64_t{(fragments + per_page - 1) / per_page} * page, page, fragment_bytes,
+        SOCKET_ID_ANY);
     EXPECT_NE(pool, nullptr);
     return pool;
 }
@@ -139,7 +143,7 @@ void Port::start(const Config& config, const std::string& args)
                          .proto_hdr = config.length != 0 ? 0 : config.proto_hdr};
     segments[1].split = {
         .mp = payload_pool_, .length = 0, .offset = config.payload_offset, .proto_hdr = 0};
-    if (config.length != 0) // the ethdev layer wants a length where an offset is
+    if (config.payload_offset != 0) // the ethdev layer takes no length for the whole data room
         segments[1].split.length =
             static_cast<std::uint16_t>(config.fragment_bytes - config.payload_offset);
     rte_eth_rxconf rx{};
@@ -243,6 +247,15 @@ std::uint64_t Port::xstat(const char* name)
 
 namespace {
 
+/// A fatal failure in a helper ends the test, not only the helper.
+class EndTest : public testing::EmptyTestEventListener {
+    void OnTestPartResult(const testing::TestPartResult& result) override
+    {
+        if (result.type() == testing::TestPartResult::kFatalFailure)
+            throw testing::AssertionException(result);
+    }
+};
+
 /// A namespace in which only the test's frames travel.
 const char* enter_namespace()
 {
@@ -276,6 +289,7 @@ int main(int argc, char** argv)
     if (rte_eal_init(std::size(eal), arguments) < 0)
         return 1;
     devmem::provider_register(hds_test::kUnmappedProvider);
+    testing::UnitTest::GetInstance()->listeners().Append(new EndTest);
     const int rc = RUN_ALL_TESTS();
     rte_eal_cleanup();
     return rc;

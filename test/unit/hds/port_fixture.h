@@ -42,6 +42,7 @@ public:
     explicit Peer(std::string name) : name_(std::move(name))
     {
         fd_ = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
+        set_up(true); // before bind(): a socket bound to an interface that is down reports that
         sockaddr_ll address{};
         address.sll_family = AF_PACKET;
         address.sll_protocol = htons(ETH_P_ALL);
@@ -50,7 +51,6 @@ public:
         const int on = 1;
         EXPECT_EQ(setsockopt(fd_, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof on), 0);
         EXPECT_EQ(setsockopt(fd_, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof on), 0);
-        set_up(true);
     }
     ~Peer() { close(fd_); }
 

@@ -257,7 +257,9 @@ TEST_P(Life, TheInterfaceMayMove)
     waitpid(child, nullptr, 0);
     for (const int fd : {ready[0], ready[1], done[0], done[1]})
         close(fd);
-    // The namespace is gone, and the interface with it.
+    // The namespace goes, in its own time, and the interface with it.
+    for (int tries = 0; tries < 500 && link_of(port_) == RTE_ETH_LINK_UP; ++tries)
+        usleep(10000);
     EXPECT_EQ(link_of(port_), RTE_ETH_LINK_DOWN);
 }
 

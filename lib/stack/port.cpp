@@ -75,7 +75,12 @@ int open_tap(std::string_view spec, std::uint16_t queues, std::uint16_t* port_id
     if (const int rc = make_vdev(name, args, port_id, text); rc != 0)
         return rc;
     if (mtu != 0) {
-        if (const int rc = rte_eth_dev_set_mtu(*port_id, mtu); rc != 0) {
+        // A port takes an MTU only once it is configured. The stack configures it anew.
+        const rte_eth_conf conf{};
+        int rc = rte_eth_dev_configure(*port_id, queues, queues, &conf);
+        if (rc == 0)
+            rc = rte_eth_dev_set_mtu(*port_id, mtu);
+        if (rc != 0) {
             text = "tap:" + std::string(spec) + ": the MTU is refused: " + rte_strerror(-rc);
             rte_eal_hotplug_remove("vdev", name.c_str());
             return rc;

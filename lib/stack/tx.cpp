@@ -123,7 +123,7 @@ void devmem_shard::ask_neighbour(const wire::Ip& next_hop, const wire::Ip& local
     std::array<std::uint8_t, 128> frame;
     const std::size_t len =
         next_hop.family == 4
-            ? wire::write_arp(frame, kRequest, stack_.mac, local, wire::Mac{}, next_hop)
+            ? wire::write_arp(frame, kRequest, stack_.mac, local, wire::kBroadcast, next_hop)
             : wire::write_nd_solicitation(frame, stack_.mac, local, next_hop);
     tx_frame(std::span(frame).first(len));
 }

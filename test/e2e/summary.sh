@@ -49,8 +49,8 @@ keeps_listening() {
     local i
     listen_ncat ncat -k --hash
     for i in 1 2; do
-        stream 1M $i | send_to $OURS4
-        sleep 0.5
+        "$BLAST" --connect $OURS4:$PORT --size 1M >&2
+        sleep 0.3
         ncat_alive || fail "it ended after connection $i"
     done
     kill -INT $NCAT_PID

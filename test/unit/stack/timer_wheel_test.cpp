@@ -156,6 +156,10 @@ TEST(TimerWheel, NextIsNeverAfterTheFirstDeadline)
 TEST(TimerWheel, TheEndOfTime)
 {
     constexpr std::uint64_t kLast = TimerWheel::kEnd - 1;
+    TimerWheel idle(1, 0);
+    idle.schedule(0, TimerWheel::kNever - 1);
+    EXPECT_EQ(idle.next(0), TimerWheel::kNever);
+
     TimerWheel wheel(3, 0);
     wheel.schedule(0, kLast - kTick);
     wheel.schedule(1, TimerWheel::kEnd);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Regions: contiguous payload memory made of pages, and the providers it comes from. No DPDK in here.
+// Regions: contiguous payload memory made of pages, and the providers it comes from. No DPDK in
+// here.
 #pragma once
 
 #include <atomic>
@@ -57,8 +58,8 @@ struct Provider {
 /// @return 0; -EEXIST a provider of that name is registered.
 int provider_register(const Provider& provider);
 
-/// The providers every build has (drivers/memory), in the registry from the start. Referring to them
-/// by name keeps them in a program that links the static library.
+/// The providers every build has (drivers/memory), in the registry from the start. Referring to
+/// them by name keeps them in a program that links the static library.
 std::span<const Provider* const> builtin_providers();
 
 /// @see devmem_region_create()
@@ -81,13 +82,13 @@ std::string format_size(std::uint64_t bytes);
 
 struct devmem_region {
     const devmem::Provider* provider = nullptr;
-    std::string spec;                 ///< in full, defaults filled in
-    devmem::DeviceAddress base{};             ///< of byte 0
-    std::uint64_t bytes = 0;          ///< a multiple of page_bytes
-    std::uint32_t page_bytes = 0;     ///< a power of two
+    std::string spec;             ///< in full, defaults filled in
+    devmem::DeviceAddress base{}; ///< of byte 0
+    std::uint64_t bytes = 0;      ///< a multiple of page_bytes
+    std::uint32_t page_bytes = 0; ///< a power of two
     int numa_node = -1;
-    bool readable = false;            ///< the CPU may dereference `base`
+    bool readable = false; ///< the CPU may dereference `base`
     int dmabuf_fd = -1;
-    void* state = nullptr;            ///< the provider's
+    void* state = nullptr; ///< the provider's
     std::atomic<std::uint32_t> references{1};
 };

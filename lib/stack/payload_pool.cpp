@@ -29,7 +29,8 @@ constexpr std::uint32_t kGenerationMask = 0xffffff;
 struct Entry {
     std::atomic<PayloadPool*> pool{nullptr};
     std::atomic<std::uint32_t> pins{0};
-    std::uint32_t generation = 0; ///< where the next pool's tokens start, so that names never repeat
+    std::uint32_t generation =
+        0; ///< where the next pool's tokens start, so that names never repeat
 };
 
 std::array<Entry, 256> table;
@@ -39,8 +40,8 @@ std::mutex table_lock;
 
 PayloadPool* PayloadPool::create(const Config& config, std::string& error)
 {
-    std::unique_ptr<PayloadPool, void (*)(PayloadPool*)> pool(
-        new PayloadPool, [](PayloadPool* p) { delete p; });
+    std::unique_ptr<PayloadPool, void (*)(PayloadPool*)> pool(new PayloadPool,
+                                                              [](PayloadPool* p) { delete p; });
 
     const std::string device_name = std::string(config.name) + "_dev";
     pool->device_ = devmem_pktmbuf_pool_create(device_name.c_str(), config.region, config.offset,
@@ -55,8 +56,8 @@ PayloadPool* PayloadPool::create(const Config& config, std::string& error)
 
     const std::uint64_t page = config.region->page_bytes;
     const std::uint64_t host_bytes = (config.host_bytes + page - 1) / page * page;
-    const std::string spec = "host:size=" + std::to_string(host_bytes) +
-                             ",page=" + std::to_string(page) + ",huge=no";
+    const std::string spec =
+        "host:size=" + std::to_string(host_bytes) + ",page=" + std::to_string(page) + ",huge=no";
     if (region_create(spec, &pool->host_region_, error) != 0)
         return nullptr;
     const std::string host_name = std::string(config.name) + "_host";
@@ -70,8 +71,7 @@ PayloadPool* PayloadPool::create(const Config& config, std::string& error)
     pool->host_layout_ = *pktmbuf_pool_layout(pool->host_);
 
     const PktmbufPoolLayout& layout = pool->device_layout_;
-    pool->device_address_ =
-        static_cast<std::uint64_t>(config.region->base) + layout.offset;
+    pool->device_address_ = static_cast<std::uint64_t>(config.region->base) + layout.offset;
     pool->page_shift_ = static_cast<unsigned>(std::countr_zero(layout.page_bytes));
     pool->fragment_reciprocal_ =
         ((std::uint64_t{1} << 32) + layout.fragment_bytes - 1) / layout.fragment_bytes;
@@ -97,7 +97,8 @@ PayloadPool::~PayloadPool()
 {
     for (rte_mempool* mp : {device_, host_}) {
         if (mp != nullptr && devmem_pktmbuf_pool_free(mp) != 0)
-            DEVMEM_LOG(ERR, "%s: fragments are still held by the port; their memory stays", mp->name);
+            DEVMEM_LOG(ERR, "%s: fragments are still held by the port; their memory stays",
+                       mp->name);
     }
     region_release(host_region_);
 }
@@ -116,7 +117,8 @@ void PayloadPool::drop(std::uint32_t references)
         const std::lock_guard guard(table_lock);
         // The next pool in this entry starts above every generation this one gave out.
         std::uint32_t highest = 0;
-        const std::size_t fragments = std::size_t{device_layout_.fragments} + host_layout_.fragments;
+        const std::size_t fragments =
+            std::size_t{device_layout_.fragments} + host_layout_.fragments;
         for (std::size_t f = 0; f < fragments; f++)
             highest = std::max(highest, slots_[f].tag.load(std::memory_order_relaxed) >> 8);
         entry.generation = (highest + 1) & kGenerationMask;
@@ -199,9 +201,9 @@ int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)
             stale = true;
             if (pool != nullptr)
                 pool->stale_.fetch_add(1, std::memory_order_relaxed);
-            DEVMEM_LOG(ERR,
-                       "token %#llx returned although it is not out: returned twice, or never given",
-                       static_cast<unsigned long long>(tokens[i].id));
+            DEVMEM_LOG(
+                ERR, "token %#llx returned although it is not out: returned twice, or never given",
+                static_cast<unsigned long long>(tokens[i].id));
         }
         if (device_fragments != 0)
             pool->device_returned_.fetch_add(device_fragments, std::memory_order_release);

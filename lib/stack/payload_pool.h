@@ -24,11 +24,11 @@ namespace devmem {
 class PayloadPool {
 public:
     struct Config {
-        const char* name;          ///< prefix of the mempools' names
-        devmem_region* region;     ///< the device region
-        std::uint64_t offset;      ///< the shard's part of it
+        const char* name;      ///< prefix of the mempools' names
+        devmem_region* region; ///< the device region
+        std::uint64_t offset;  ///< the shard's part of it
         std::uint64_t bytes;
-        std::uint64_t host_bytes;  ///< size of the host region to make
+        std::uint64_t host_bytes; ///< size of the host region to make
         struct devmem_fit fit;
         std::uint32_t connections; ///< connection slots of the shard
         int socket_id;

@@ -58,7 +58,8 @@ int open_tap(std::string_view spec, std::uint16_t queues, std::uint16_t* port_id
         const std::string_view option = spec.substr(comma + 1);
         const std::string_view value = option.substr(std::min<std::size_t>(4, option.size()));
         const auto [end, rc] = std::from_chars(value.data(), value.data() + value.size(), mtu);
-        if (!option.starts_with("mtu=") || rc != std::errc{} || end != value.data() + value.size()) {
+        if (!option.starts_with("mtu=") || rc != std::errc{} ||
+            end != value.data() + value.size()) {
             text = "tap:" + std::string(spec) + ": '" + std::string(option) +
                    "' is not mtu=N, the only option of a TAP";
             return -EINVAL;
@@ -70,8 +71,7 @@ int open_tap(std::string_view spec, std::uint16_t queues, std::uint16_t* port_id
         return -EINVAL;
     }
     const std::string name = "net_hds_" + std::string(iface);
-    const std::string args =
-        "iface=" + std::string(iface) + ",queues=" + std::to_string(queues);
+    const std::string args = "iface=" + std::string(iface) + ",queues=" + std::to_string(queues);
     if (const int rc = make_vdev(name, args, port_id, text); rc != 0)
         return rc;
     if (mtu != 0) {
@@ -118,10 +118,11 @@ int devmem_port_open(const char* spec, std::uint16_t queues, devmem_port* port, 
         const std::string name(text.substr(0, comma));
         const std::string args(comma == std::string_view::npos ? "" : text.substr(comma + 1));
         if (!name.starts_with("net_"))
-            return fail(error, error_len, -ENODEV,
-                        "no port '" + name + "': give tap:NAME, the name or PCI address of a probed " +
-                            "port (PCI devices need -a ADDRESS for EAL and a driver that DPDK can " +
-                            "use), or a vdev string such as net_af_packet0,iface=eth1");
+            return fail(
+                error, error_len, -ENODEV,
+                "no port '" + name + "': give tap:NAME, the name or PCI address of a probed " +
+                    "port (PCI devices need -a ADDRESS for EAL and a driver that DPDK can " +
+                    "use), or a vdev string such as net_af_packet0,iface=eth1");
         if (const int rc = make_vdev(name, args, &port_id, why); rc != 0)
             return fail(error, error_len, rc, why);
         port->created = true;
@@ -129,7 +130,8 @@ int devmem_port_open(const char* spec, std::uint16_t queues, devmem_port* port, 
 
     rte_eth_dev_info info;
     if (const int rc = rte_eth_dev_info_get(port_id, &info); rc != 0)
-        return fail(error, error_len, rc, std::string(spec) + ": the port does not describe itself");
+        return fail(error, error_len, rc,
+                    std::string(spec) + ": the port does not describe itself");
     rte_eth_dev_get_name_by_port(port_id, port->name);
     std::snprintf(port->driver, sizeof(port->driver), "%s", info.driver_name);
     port->port_id = port_id;

@@ -155,7 +155,8 @@ bool devmem_shard::checksum_good(const rte_mbuf* m, const wire::Packet& packet)
     if (flag == RTE_MBUF_F_RX_L4_CKSUM_BAD)
         return false;
     // Nobody checked. The CPU may, if all of it lies in host memory.
-    std::uint32_t sum = wire::checksum_pseudo(packet.src, packet.dst, kProtocolTcp, packet.l4_bytes);
+    std::uint32_t sum =
+        wire::checksum_pseudo(packet.src, packet.dst, kProtocolTcp, packet.l4_bytes);
     std::uint32_t skip = packet.l4_offset;
     std::uint32_t left = packet.l4_bytes;
     bool odd = false;
@@ -168,8 +169,8 @@ bool devmem_shard::checksum_good(const rte_mbuf* m, const wire::Packet& packet)
         if (s->pool == payload_->device_mempool())
             return false;
         const std::uint32_t take = std::min(len - skip, left);
-        const std::uint32_t part = wire::checksum_add(
-            0, {rte_pktmbuf_mtod_offset(s, const std::uint8_t*, skip), take});
+        const std::uint32_t part =
+            wire::checksum_add(0, {rte_pktmbuf_mtod_offset(s, const std::uint8_t*, skip), take});
         // A part that starts at an odd offset has its bytes swapped (RFC 1071 2.B).
         const std::uint32_t folded = static_cast<std::uint16_t>(~wire::checksum_fold(part));
         sum += odd ? ((folded & 0xff) << 8 | folded >> 8) : folded;
@@ -205,7 +206,8 @@ void devmem_shard::put_runs(std::uint32_t begin, std::uint32_t end)
 
 /// Payload the port left in host memory goes into fragments of the host region, so that it is the
 /// same kind of token as any other.
-bool devmem_shard::take_host_bytes(const std::uint8_t* bytes, std::uint32_t len, std::uint32_t* runs)
+bool devmem_shard::take_host_bytes(const std::uint8_t* bytes, std::uint32_t len,
+                                   std::uint32_t* runs)
 {
     const PktmbufPoolLayout& layout = payload_->host_layout();
     PagePool* pool = page_pool_of(payload_->host_mempool());
@@ -228,8 +230,8 @@ bool devmem_shard::take_host_bytes(const std::uint8_t* bytes, std::uint32_t len,
 }
 
 /// Take the payload of a TCP packet out of its mbufs, as runs from `*runs` on. What holds headers,
-/// padding or copied bytes is left in `*packet_mbufs` for the caller to free, nullptr if nothing is;
-/// the mbufs of taken fragments are as free ones are.
+/// padding or copied bytes is left in `*packet_mbufs` for the caller to free, nullptr if nothing
+/// is; the mbufs of taken fragments are as free ones are.
 /// @return false: it could not be taken; all of it has been put back.
 bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& packet,
                                 std::uint32_t* runs)
@@ -262,8 +264,8 @@ bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& pac
         } else {
             if (!device && take != 0 && good) {
                 late = true;
-                good = take_host_bytes(rte_pktmbuf_mtod_offset(s, std::uint8_t*, skipped), take,
-                                       runs);
+                good =
+                    take_host_bytes(rte_pktmbuf_mtod_offset(s, std::uint8_t*, skipped), take, runs);
             }
             *kept = s;
             kept = &s->next;
@@ -365,7 +367,8 @@ bool devmem_shard::joins_pending(std::uint32_t slot, const tcp::Segment& segment
 {
     const Pending& p = pending_;
     constexpr std::uint8_t kPlain = tcp::kAck | tcp::kPsh;
-    constexpr std::uint32_t kMost = 1u << 20; // far below any window: sequence arithmetic stays safe
+    constexpr std::uint32_t kMost = 1u
+                                    << 20; // far below any window: sequence arithmetic stays safe
     return p.slot == slot && segment.len != 0 && p.segment.len != 0 &&
            ((p.segment.flags | segment.flags) & ~kPlain) == 0 &&
            segment.seq == p.segment.seq + p.segment.len && segment.ack == p.segment.ack &&
@@ -403,9 +406,9 @@ void devmem_shard::no_connection(const wire::Packet& packet, const tcp::Segment&
 /// @return true: the SYN was for a listener, whatever became of it.
 bool devmem_shard::open_passive(const wire::Packet& packet, const tcp::Segment& segment)
 {
-    const auto listener = std::find_if(
-        listeners_.begin(), listeners_.end(),
-        [&](const Listener& l) { return l.port != 0 && l.port == packet.dst_port; });
+    const auto listener =
+        std::find_if(listeners_.begin(), listeners_.end(),
+                     [&](const Listener& l) { return l.port != 0 && l.port == packet.dst_port; });
     if (listener == listeners_.end())
         return false;
     if (listener->pending >= listener->backlog) {
@@ -418,8 +421,8 @@ bool devmem_shard::open_passive(const wire::Packet& packet, const tcp::Segment& 
         return true;
     }
     Slot& slot = slots_[index];
-    install(index, {packet.dst, packet.src, packet.dst_port, packet.src_port, stack_.mac,
-                    packet.src_mac});
+    install(index,
+            {packet.dst, packet.src, packet.dst_port, packet.src_port, stack_.mac, packet.src_mac});
     slot.mac_known = true;
     slot.listener = static_cast<std::uint8_t>(listener - listeners_.begin());
     listener->pending++;
@@ -433,9 +436,8 @@ bool devmem_shard::open_passive(const wire::Packet& packet, const tcp::Segment& 
     current_ = &slot;
     act(index, slot.tcp.open_passive(syn, isn_.isn(name, now_),
                                      announced_mss(packet.src.family, timestamps),
-                                     largest_mss(packet.src.family),
-                                     isn_.timestamp_offset(name), payload_->returned_by(index),
-                                     now_, ctx_));
+                                     largest_mss(packet.src.family), isn_.timestamp_offset(name),
+                                     payload_->returned_by(index), now_, ctx_));
     return true;
 }
 
@@ -451,8 +453,8 @@ void devmem_shard::receive_arp(std::span<const std::uint8_t> frame, const wire::
     if (arp.operation != kRequest || stack_.local_address(arp.target) < 0)
         return;
     std::array<std::uint8_t, 64> reply;
-    tx_frame(std::span(reply).first(wire::write_arp(reply, kReply, stack_.mac, arp.target,
-                                                    arp.sender_mac, arp.sender)));
+    tx_frame(std::span(reply).first(
+        wire::write_arp(reply, kReply, stack_.mac, arp.target, arp.sender_mac, arp.sender)));
 }
 
 void devmem_shard::receive_icmp(std::span<const std::uint8_t> frame, const wire::Packet& packet)

@@ -52,8 +52,8 @@ std::unique_ptr<devmem_shard> devmem_shard::create(const Config& config, std::st
     constexpr unsigned kCache = 256;
     constexpr std::uint16_t kHeaderRoom = RTE_PKTMBUF_HEADROOM + 256;
     const unsigned headers = 4096 + 2 * config.reserve;
-    shard->header_pool_ = rte_pktmbuf_pool_create((prefix + "_hdr").c_str(), headers, kCache, 0,
-                                                  kHeaderRoom, socket);
+    shard->header_pool_ =
+        rte_pktmbuf_pool_create((prefix + "_hdr").c_str(), headers, kCache, 0, kHeaderRoom, socket);
     constexpr unsigned kTxMbufs = 4096;
     shard->tx_pool_ = rte_pktmbuf_pool_create((prefix + "_tx").c_str(), kTxMbufs, kCache, 0,
                                               RTE_MBUF_DEFAULT_BUF_SIZE, socket);
@@ -310,8 +310,8 @@ void devmem_shard::reap_zombies()
         const bool back = payload_->returned_by(index)->load(std::memory_order_acquire) ==
                           slots_[index].delivered;
         // A slot in a queue of work is not done either: the queues hold each slot at most once.
-        const bool idle = !slots_[index].dirty && !slots_[index].event_queued &&
-                          !slots_[index].starved;
+        const bool idle =
+            !slots_[index].dirty && !slots_[index].event_queued && !slots_[index].starved;
         (back && idle ? free_ : zombies_).push(index);
     }
 }
@@ -471,8 +471,8 @@ tcp::FlowName devmem_shard::name_of(const wire::Flow& flow) const
     return {flow.src.bytes, flow.dst.bytes, flow.src_port, flow.dst_port};
 }
 
-/// So that a full segment fills a fragment: with timestamps, 12 bytes of what MSS counts are options
-/// (RFC 6691).
+/// So that a full segment fills a fragment: with timestamps, 12 bytes of what MSS counts are
+/// options (RFC 6691).
 std::uint16_t devmem_shard::announced_mss(std::uint8_t family, bool timestamps) const
 {
     const std::uint32_t by_fit = stack_.payload_per_fragment + (timestamps ? 12u : 0u);
@@ -529,9 +529,8 @@ int devmem_shard::connect(const devmem_endpoint& remote, devmem_conn_t* conn)
     const tcp::FlowName name = name_of(flow);
     act(index, slot.tcp.open_active(isn_.isn(name, now_),
                                     announced_mss(flow.dst.family, stack_.tcp.timestamps),
-                                    largest_mss(flow.dst.family),
-                                    isn_.timestamp_offset(name), payload_->returned_by(index), now_,
-                                    ctx_));
+                                    largest_mss(flow.dst.family), isn_.timestamp_offset(name),
+                                    payload_->returned_by(index), now_, ctx_));
     return 0;
 }
 
@@ -581,8 +580,7 @@ std::int64_t devmem_shard::send(devmem_conn_t conn, const void* data, std::size_
     if (slot == nullptr)
         return -EBADF;
     current_ = slot;
-    const std::int64_t taken =
-        slot->tcp.send({static_cast<const std::byte*>(data), len}, ctx_);
+    const std::int64_t taken = slot->tcp.send({static_cast<const std::byte*>(data), len}, ctx_);
     if (taken == 0)
         return len == 0 ? 0 : -EAGAIN;
     if (taken > 0)

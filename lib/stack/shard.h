@@ -76,22 +76,22 @@ private:
         devmem::tcp::Connection tcp;
         devmem::wire::Flow flow; ///< as we send: src is us
         std::uint32_t generation = 0;
-        std::uint32_t delivered = 0; ///< fragments given out as tokens
+        std::uint32_t delivered = 0;       ///< fragments given out as tokens
         std::uint8_t listener = UINT8_MAX; ///< whose backlog it counts in, until accepted
-        std::uint8_t events = 0;     ///< bits of devmem_event_type, to be raised
-        bool used = false;           ///< has engine state
-        bool owned = false;          ///< the application holds the handle
+        std::uint8_t events = 0;           ///< bits of devmem_event_type, to be raised
+        bool used = false;                 ///< has engine state
+        bool owned = false;                ///< the application holds the handle
         bool in_table = false;
         bool mac_known = false;
-        bool dirty = false;          ///< in dirty_
-        bool event_queued = false;   ///< in events_
-        bool starved = false;        ///< in starved_
+        bool dirty = false;        ///< in dirty_
+        bool event_queued = false; ///< in events_
+        bool starved = false;      ///< in starved_
     };
 
     struct Listener {
         std::uint16_t port = 0; ///< 0: free
         std::uint32_t backlog = 0;
-        std::uint32_t pending = 0; ///< half open or waiting to be accepted
+        std::uint32_t pending = 0;        ///< half open or waiting to be accepted
         std::vector<devmem_conn_t> queue; ///< ring of established connections, backlog + 1 places
         std::size_t head = 0, tail = 0;
         bool event = false;

@@ -107,12 +107,14 @@ bool devmem_stack::route(const wire::Ip& remote, wire::Ip* local, wire::Ip* next
 int devmem_stack::create(const devmem_stack_config& config, devmem_stack** out, std::string& error)
 {
     if (config.size != sizeof(config)) {
-        error = "devmem_stack_config.size is not sizeof(struct devmem_stack_config): the program was "
-                "built for another version of this library";
+        error =
+            "devmem_stack_config.size is not sizeof(struct devmem_stack_config): the program was "
+            "built for another version of this library";
         return -EINVAL;
     }
     if (config.region == nullptr || config.naddrs == 0) {
-        error = config.region == nullptr ? "a stack needs a region" : "a stack needs a local address";
+        error =
+            config.region == nullptr ? "a stack needs a region" : "a stack needs a local address";
         return -EINVAL;
     }
     std::unique_ptr<devmem_stack> stack(new devmem_stack);
@@ -152,14 +154,16 @@ int devmem_stack::configure_port(const devmem_stack_config& config, std::string&
     }
     const std::string name = info.driver_name;
     if ((info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT) == 0) {
-        error = "the port (driver " + name +
-                ") cannot split headers from payload: open it with devmem_port_open(), which wraps it";
+        error =
+            "the port (driver " + name +
+            ") cannot split headers from payload: open it with devmem_port_open(), which wraps it";
         return -ENOTSUP;
     }
     if ((info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_TCP_CKSUM) == 0) {
-        error = "the port (driver " + name +
-                ") cannot check TCP checksums, and the CPU cannot where payload is unreadable: wrap "
-                "it with --vdev=net_hds0,lower=PORT";
+        error =
+            "the port (driver " + name +
+            ") cannot check TCP checksums, and the CPU cannot where payload is unreadable: wrap "
+            "it with --vdev=net_hds0,lower=PORT";
         return -ENOTSUP;
     }
     const std::uint16_t queues = std::max<std::uint16_t>(config.shards, 1);
@@ -192,8 +196,8 @@ int devmem_stack::configure_port(const devmem_stack_config& config, std::string&
     rte_eth_conf conf{};
     conf.rxmode.offloads =
         RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_TCP_CKSUM |
-        (info.rx_offload_capa & (RTE_ETH_RX_OFFLOAD_SCATTER | RTE_ETH_RX_OFFLOAD_IPV4_CKSUM |
-                                 RTE_ETH_RX_OFFLOAD_TCP_LRO));
+        (info.rx_offload_capa &
+         (RTE_ETH_RX_OFFLOAD_SCATTER | RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_LRO));
     conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
     conf.rxmode.max_lro_pkt_size = info.max_lro_pkt_size;
     rc = rte_eth_dev_get_mtu(port_id, &mtu);
@@ -252,7 +256,8 @@ int devmem_stack::make_shards(const devmem_stack_config& config, std::string& er
     const unsigned count = std::max<std::uint16_t>(config.shards, 1);
     const std::uint64_t pages = config.region->bytes / config.region->page_bytes / count;
     const std::uint64_t bytes = pages * config.region->page_bytes;
-    const auto fragments = static_cast<std::uint32_t>(bytes / fit.page_bytes * fit.fragments_per_page);
+    const auto fragments =
+        static_cast<std::uint32_t>(bytes / fit.page_bytes * fit.fragments_per_page);
 
     // What a port may keep posted: a descriptor each, or room for the largest frame.
     constexpr std::uint32_t kLargestPayload = 65535;

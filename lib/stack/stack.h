@@ -30,7 +30,7 @@ struct devmem_stack {
     std::vector<devmem_addr> addrs;
     std::vector<devmem::wire::Ip> ips; ///< of `addrs`
     std::vector<devmem_addr> gateways;
-    struct devmem_fit fit{};
+    struct devmem_fit fit {};
     std::uint32_t payload_per_fragment = 0; ///< what a full segment carries: fit.mss less options
     devmem::tcp::Config tcp;
     std::array<std::uint64_t, 2> secret{}; ///< keys ISNs, timestamp offsets and the flow tables

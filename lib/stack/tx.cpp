@@ -31,8 +31,8 @@ void devmem_shard::tx_flush()
 {
     if (tx_count_ == 0)
         return;
-    const unsigned sent = rte_eth_tx_burst(stack_.port_id, queue_, tx_.data(),
-                                           static_cast<std::uint16_t>(tx_count_));
+    const unsigned sent =
+        rte_eth_tx_burst(stack_.port_id, queue_, tx_.data(), static_cast<std::uint16_t>(tx_count_));
     stats_.tx_packets += sent;
     std::copy(tx_.begin() + sent, tx_.begin() + tx_count_, tx_.begin());
     tx_count_ -= sent;
@@ -81,9 +81,8 @@ bool devmem_shard::tx_segment(const wire::Flow& flow, const tcp::SegmentOut& seg
     auto* out = rte_pktmbuf_mtod(m, std::uint8_t*);
     const wire::TcpHeader header{segment.seq.value(), segment.ack.value(), segment.window,
                                  segment.flags};
-    std::size_t len = wire::write_tcp({out, rte_pktmbuf_tailroom(m)}, flow, header,
-                                      segment.options, part(segment.payload[0]),
-                                      part(segment.payload[1]), ip_id_++);
+    std::size_t len = wire::write_tcp({out, rte_pktmbuf_tailroom(m)}, flow, header, segment.options,
+                                      part(segment.payload[0]), part(segment.payload[1]), ip_id_++);
     m->data_len = static_cast<std::uint16_t>(len);
     m->pkt_len = m->data_len;
     rte_mbuf* last = m;

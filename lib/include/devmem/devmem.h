@@ -12,8 +12,8 @@
  *
  * Threads. A shard, its listeners and its connections belong to one thread at a time: the one that
  * calls devmem_shard_poll(). devmem_token_return(), devmem_region_read() and the statistics getters
- * may be called from any thread. Everything else belongs to the control thread before polling starts
- * or after it has stopped.
+ * may be called from any thread. Everything else belongs to the control thread before polling
+ * starts or after it has stopped.
  *
  * Errors are negative errno values, named at each function. No function throws.
  */
@@ -94,8 +94,8 @@ struct devmem_fit {
 
 /**
  * Choose a fragment size so that a full segment fills a fragment exactly and consecutive segments
- * are adjacent in memory. A segment larger than a fragment can be (the page, 65535 bytes) is cut into
- * equal fragments, and the MSS lowered by the few bytes that would not divide.
+ * are adjacent in memory. A segment larger than a fragment can be (the page, 65535 bytes) is cut
+ * into equal fragments, and the MSS lowered by the few bytes that would not divide.
  *
  * @param mtu               IP MTU of the port, 576 (IPv4) or 1280 (IPv6) at least
  * @param ipv6              segments carry an IPv6 header
@@ -124,10 +124,11 @@ DEVMEM_API int devmem_fit(uint16_t mtu, bool ipv6, bool timestamps, uint32_t reg
  * @param socket_id      NUMA node of the mbuf headers, or SOCKET_ID_ANY
  * @return the pool, or NULL with rte_errno set: EINVAL, EEXIST, ENOMEM, ENAMETOOLONG.
  */
-DEVMEM_API struct rte_mempool*
-devmem_pktmbuf_pool_create(const char* name, struct devmem_region* region, uint64_t offset,
-                           uint64_t bytes, uint32_t page_bytes, uint32_t fragment_bytes,
-                           int socket_id);
+DEVMEM_API struct rte_mempool* devmem_pktmbuf_pool_create(const char* name,
+                                                          struct devmem_region* region,
+                                                          uint64_t offset, uint64_t bytes,
+                                                          uint32_t page_bytes,
+                                                          uint32_t fragment_bytes, int socket_id);
 
 /**
  * Free a pool made by devmem_pktmbuf_pool_create() and its reference on the region.
@@ -137,22 +138,22 @@ DEVMEM_API int devmem_pktmbuf_pool_free(struct rte_mempool* pool);
 
 /** Counters of a `page_pool` mempool, with the names of the kernel's page_pool. */
 struct devmem_pool_stats {
-    uint64_t alloc_fast;             /**< pages from the lcore's own stack */
-    uint64_t alloc_slow;             /**< pages from the shared list */
-    uint64_t alloc_empty;            /**< allocations that found no whole page and had to salvage */
-    uint64_t alloc_failed;           /**< allocations refused: not enough free fragments */
-    uint64_t recycle_cached;         /**< pages returned to the lcore's own stack */
-    uint64_t recycle_cache_full;     /**< pages sent on because that stack was full */
-    uint64_t recycle_ring;           /**< pages returned to the shared list */
-    uint64_t salvaged;               /**< fragments taken from partly free pages */
-    uint64_t double_free;            /**< frees refused: the fragment was free already */
-    uint64_t foreign_free;           /**< frees refused: not an object of this pool */
-    uint64_t hold;                   /**< pages taken out of the free lists, ever */
-    uint64_t release;                /**< pages that became wholly free again, ever */
-    uint32_t pages;                  /**< pages of the pool */
-    uint32_t fragments_per_page;     /**< fragments in each (the last page may have fewer) */
-    uint32_t fragments;              /**< fragments of the pool */
-    uint32_t fragments_free;         /**< free now */
+    uint64_t alloc_fast;         /**< pages from the lcore's own stack */
+    uint64_t alloc_slow;         /**< pages from the shared list */
+    uint64_t alloc_empty;        /**< allocations that found no whole page and had to salvage */
+    uint64_t alloc_failed;       /**< allocations refused: not enough free fragments */
+    uint64_t recycle_cached;     /**< pages returned to the lcore's own stack */
+    uint64_t recycle_cache_full; /**< pages sent on because that stack was full */
+    uint64_t recycle_ring;       /**< pages returned to the shared list */
+    uint64_t salvaged;           /**< fragments taken from partly free pages */
+    uint64_t double_free;        /**< frees refused: the fragment was free already */
+    uint64_t foreign_free;       /**< frees refused: not an object of this pool */
+    uint64_t hold;               /**< pages taken out of the free lists, ever */
+    uint64_t release;            /**< pages that became wholly free again, ever */
+    uint32_t pages;              /**< pages of the pool */
+    uint32_t fragments_per_page; /**< fragments in each (the last page may have fewer) */
+    uint32_t fragments;          /**< fragments of the pool */
+    uint32_t fragments_free;     /**< free now */
 };
 
 /**
@@ -183,8 +184,9 @@ struct devmem_port {
 
 /**
  * Find or make the port a spec names: `tap:NAME[,mtu=N]` (a TAP interface made by `net_hds`), the
- * name or PCI address of a probed DPDK port, or a vdev string (`net_ring0`, `net_af_packet0,iface=eth1`). A
- * port that does not offer RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT is wrapped by `net_hds,lower=`.
+ * name or PCI address of a probed DPDK port, or a vdev string (`net_ring0`,
+ * `net_af_packet0,iface=eth1`). A port that does not offer RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT is
+ * wrapped by `net_hds,lower=`.
  *
  * @param queues receive queues wanted; a TAP is made with so many
  * @return 0; -ENODEV no such port; -EINVAL malformed spec; -ENOTSUP the port lacks what is needed
@@ -221,20 +223,20 @@ DEVMEM_API void devmem_addr_format(const struct devmem_addr* addr, char* text, s
 
 /** What a stack is made of. Zero-initialise; a zero field takes its default. */
 struct devmem_stack_config {
-    size_t size;                        /**< sizeof(struct devmem_stack_config) */
-    uint16_t port_id;                   /**< a port that splits: see devmem_port_open() */
-    uint16_t shards;                    /**< shards, one receive and one transmit queue each; 1 */
-    uint32_t flags;                     /**< DEVMEM_STACK_* */
-    struct devmem_region* region;       /**< payload memory, shared out among the shards */
-    const struct devmem_addr* addrs;    /**< local addresses */
+    size_t size;                     /**< sizeof(struct devmem_stack_config) */
+    uint16_t port_id;                /**< a port that splits: see devmem_port_open() */
+    uint16_t shards;                 /**< shards, one receive and one transmit queue each; 1 */
+    uint32_t flags;                  /**< DEVMEM_STACK_* */
+    struct devmem_region* region;    /**< payload memory, shared out among the shards */
+    const struct devmem_addr* addrs; /**< local addresses */
     unsigned naddrs;
     const struct devmem_addr* gateways; /**< next hops for what is off-link, one per family */
     unsigned ngateways;
-    uint32_t max_connections;           /**< per shard; 4096 */
-    uint32_t fragment_bytes;            /**< 0: devmem_fit() for the port's MTU */
-    uint32_t rcv_window;                /**< largest receive window of a connection, bytes; 4 MiB */
-    uint32_t host_bytes;                /**< per shard: host memory for payload that was not split
-                                             off; 16 MiB */
+    uint32_t max_connections; /**< per shard; 4096 */
+    uint32_t fragment_bytes;  /**< 0: devmem_fit() for the port's MTU */
+    uint32_t rcv_window;      /**< largest receive window of a connection, bytes; 4 MiB */
+    uint32_t host_bytes;      /**< per shard: host memory for payload that was not split
+                                   off; 16 MiB */
 };
 
 /**
@@ -336,8 +338,8 @@ DEVMEM_API int devmem_conn_endpoints(const struct devmem_shard* shard, devmem_co
 #define DEVMEM_TOKEN_HOST 0x1u /**< the bytes arrived in host memory; `region` is readable */
 
 /**
- * A run of payload bytes the application owns until it returns it. In-order: tokens of a connection,
- * concatenated, are the stream.
+ * A run of payload bytes the application owns until it returns it. In-order: tokens of a
+ * connection, concatenated, are the stream.
  */
 struct devmem_token {
     uint64_t id;                  /**< name and generation; opaque */
@@ -352,8 +354,8 @@ struct devmem_token {
  * Receive in-order bytes as tokens. The application owns them until devmem_token_return().
  *
  * @return the number of tokens (> 0); 0 the peer closed and all was received; -EAGAIN nothing now;
- *   -EBADF stale handle; -ECONNRESET, -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH the connection failed
- *   (bytes that arrived in order before are received first).
+ *   -EBADF stale handle; -ECONNRESET, -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH the connection
+ * failed (bytes that arrived in order before are received first).
  */
 DEVMEM_API int devmem_recv(struct devmem_shard* shard, devmem_conn_t conn,
                            struct devmem_token* tokens, unsigned n);
@@ -362,14 +364,14 @@ DEVMEM_API int devmem_recv(struct devmem_shard* shard, devmem_conn_t conn,
  * Return tokens, from any thread, also after their connection or their stack is gone. Memory is
  * recycled and the receive window opens.
  *
- * @return the number returned, if all were good; -ESTALE if one or more had been returned already or
- *   never existed: those are counted and logged, the others are returned.
+ * @return the number returned, if all were good; -ESTALE if one or more had been returned already
+ * or never existed: those are counted and logged, the others are returned.
  */
 DEVMEM_API int devmem_token_return(const struct devmem_token* tokens, unsigned n);
 
 /**
- * Queue bytes of host memory for sending; they are copied. For requests and replies: at most 256 KiB
- * wait at a time.
+ * Queue bytes of host memory for sending; they are copied. For requests and replies: at most 256
+ * KiB wait at a time.
  *
  * @return bytes accepted (> 0); -EAGAIN the send buffer is full (a WRITABLE event follows); -EPIPE
  *   the sending side is closed; -EBADF; -ENOTCONN not yet connected; -ENOMEM.

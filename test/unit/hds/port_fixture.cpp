@@ -113,10 +113,10 @@ rte_mempool* Port::payload_pool(unsigned fragments, unsigned fragment_bytes)
     while (page / fragment_bytes > 64)
         page /= 2;
     const unsigned per_page = page / fragment_bytes;
-    rte_mempool* pool = devmem_pktmbuf_pool_create(
-        ("r" + std::to_string(serial_)).c_str(), region_, 0,
-        std::uint64_t{(fragments + per_page - 1) / per_page} * page, page, fragment_bytes,
-        SOCKET_ID_ANY);
+    rte_mempool* pool =
+        devmem_pktmbuf_pool_create(("r" + std::to_string(serial_)).c_str(), region_, 0,
+                                   std::uint64_t{(fragments + per_page - 1) / per_page} * page,
+                                   page, fragment_bytes, SOCKET_ID_ANY);
     EXPECT_NE(pool, nullptr);
     return pool;
 }

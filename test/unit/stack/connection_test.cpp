@@ -76,8 +76,8 @@ TEST(Connection, HandlesAreReusedManyTimes)
         ASSERT_TRUE(wires.establish(80, &client, &server)) << i;
         ASSERT_EQ(devmem_close(wires.a.shard, client), 0);
         devmem_token token;
-        ASSERT_TRUE(wires.run_until(
-            [&] { return devmem_recv(wires.b.shard, server, &token, 1) == 0; }));
+        ASSERT_TRUE(
+            wires.run_until([&] { return devmem_recv(wires.b.shard, server, &token, 1) == 0; }));
         ASSERT_EQ(devmem_close(wires.b.shard, server), 0);
         wires.run_until([] { return false; }, 0.01);
     }

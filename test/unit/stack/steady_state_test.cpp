@@ -91,9 +91,9 @@ bool move(WirePair& wires, devmem_conn_t client, devmem_conn_t server, std::uint
     const std::uint64_t deadline = rte_rdtsc() + 20 * rte_get_tsc_hz();
     while (received < bytes && rte_rdtsc() < deadline) {
         if (sent < bytes) {
-            const std::int64_t taken = devmem_send(wires.a.shard, client, chunk.data(),
-                                                   std::min<std::uint64_t>(chunk.size(),
-                                                                           bytes - sent));
+            const std::int64_t taken =
+                devmem_send(wires.a.shard, client, chunk.data(),
+                            std::min<std::uint64_t>(chunk.size(), bytes - sent));
             sent += taken > 0 ? static_cast<std::uint64_t>(taken) : 0;
         }
         devmem_shard_poll(wires.a.shard, events.data(), events.size(), nullptr);
@@ -163,8 +163,8 @@ TEST_F(SteadyState, MakesNoSystemCall)
     }
     int status = 0;
     ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status)
-                                   << ": the data path made a system call";
+    EXPECT_TRUE(WIFEXITED(status))
+        << "killed by signal " << WTERMSIG(status) << ": the data path made a system call";
     EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 

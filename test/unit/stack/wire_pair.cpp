@@ -77,9 +77,9 @@ void start_eal()
 {
     static const bool started = [] {
         const std::string prefix = "--file-prefix=devmem-stack-test-" + std::to_string(getpid());
-        std::vector<std::string> args{"stack-test", "--no-huge",      "-m",           "512",
-                                      "--no-pci",   "--no-telemetry", "-l",           "0",
-                                      "--log-level=warning",          prefix};
+        std::vector<std::string> args{
+            "stack-test", "--no-huge",           "-m",  "512", "--no-pci", "--no-telemetry", "-l",
+            "0",          "--log-level=warning", prefix};
         std::vector<char*> argv;
         for (std::string& arg : args)
             argv.push_back(arg.data());

@@ -67,8 +67,10 @@ std::vector<std::string> eal_arguments(const Options& options, const Machine& ma
         std::min({machine.cpus.size(), std::size_t{options.queues}, std::size_t{RTE_MAX_LCORE}});
     std::string map;
     for (std::size_t i = 0; i < lcores; ++i) {
-        map += (i == 0 ? "" : ",") + std::to_string(i) + "@" +
-               std::to_string(machine.cpus[machine.cpus.size() - lcores + i]);
+        if (i != 0)
+            map += ',';
+        map += std::to_string(i) + '@';
+        map += std::to_string(machine.cpus[machine.cpus.size() - lcores + i]);
     }
     // EAL warns of every size of hugepage there is none of.
     args.insert(args.end(), {"--lcores=" + map, "--no-telemetry",

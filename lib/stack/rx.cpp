@@ -118,7 +118,8 @@ void devmem_shard::receive(rte_mbuf* m)
     wire::Verdict verdict = wire::parse(head, rte_pktmbuf_pkt_len(m), &packet);
     // Each look may find that a longer header follows (IP, then TCP, then its options).
     for (unsigned looks = 0; verdict == wire::Verdict::kNeedMore && looks < 8; looks++) {
-        if (looks == 0)
+        if (looks == 0 && (m->pool == payload_->device_mempool() ||
+                           (m->next != nullptr && m->next->pool == payload_->device_mempool())))
             stats_.split_early++;
         head = gather(m, packet.need);
         if (head.size() < packet.need)

@@ -400,8 +400,8 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
     X(rx_ignored, "packets for no local address: multicast of other protocols, other hosts")       \
     X(rx_tcp_segments, "TCP segments that passed every check")                                     \
     X(rx_payload_bytes, "payload bytes delivered in order to a receive queue")                     \
-    X(rx_device_bytes, "of these, bytes the port placed in the region")                            \
-    X(rx_host_bytes, "of these, bytes that arrived in host memory")                                \
+    X(rx_device_bytes, "payload bytes given to the application in the region")                     \
+    X(rx_host_bytes, "payload bytes given to it in host memory: not split off by the port")        \
     X(rx_ooo_segments, "segments kept out of order")                                               \
     X(rx_duplicate_bytes, "bytes that had been received already")                                  \
     X(rx_fragments, "fragments the delivered bytes occupy")                                        \

@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <filesystem>
 
 namespace devmem::test {
 
@@ -83,6 +84,11 @@ void start_eal()
         std::vector<char*> argv;
         for (std::string& arg : args)
             argv.push_back(arg.data());
+        std::atexit([] {
+            const std::string directory = rte_eal_get_runtime_dir();
+            rte_eal_cleanup();
+            std::filesystem::remove_all(directory);
+        });
         return rte_eal_init(static_cast<int>(argv.size()), argv.data()) >= 0;
     }();
     if (!started)

@@ -135,24 +135,44 @@ int tx_queue_stop(rte_eth_dev* dev, std::uint16_t q)
     return 0;
 }
 
+int refuse_start(const char* kind, std::uint16_t q)
+{
+    HDS_LOG(ERR, "%s queue %u was configured but not set up", kind, q);
+    return -EINVAL;
+}
+
+void stop_queues(rte_eth_dev* dev)
+{
+    for (std::uint16_t q = 0; q < dev->data->nb_rx_queues; ++q)
+        run_rx(dev, q, false);
+    for (std::uint16_t q = 0; q < dev->data->nb_tx_queues; ++q)
+        run_tx(dev, q, false);
+}
+
 int dev_start(rte_eth_dev* dev)
 {
+    for (std::uint16_t q = 0; q < dev->data->nb_rx_queues; ++q)
+        if (dev->data->rx_queues[q] == nullptr)
+            return refuse_start("receive", q);
+    for (std::uint16_t q = 0; q < dev->data->nb_tx_queues; ++q)
+        if (dev->data->tx_queues[q] == nullptr)
+            return refuse_start("transmit", q);
     for (std::uint16_t q = 0; q < dev->data->nb_rx_queues; ++q)
         if (rx_of(dev, q).conf.rx_deferred_start == 0)
             rx_queue_start(dev, q);
     for (std::uint16_t q = 0; q < dev->data->nb_tx_queues; ++q)
         if (tx_of(dev, q).conf.tx_deferred_start == 0)
             run_tx(dev, q, true);
-    return end_of(dev).start();
+    const int rc = end_of(dev).start();
+    if (rc != 0)
+        stop_queues(dev);
+    return rc;
 }
 
 int dev_stop(rte_eth_dev* dev)
 {
     const int rc = end_of(dev).stop();
-    for (std::uint16_t q = 0; q < dev->data->nb_rx_queues; ++q)
-        run_rx(dev, q, false);
-    for (std::uint16_t q = 0; q < dev->data->nb_tx_queues; ++q)
-        run_tx(dev, q, false);
+    stop_queues(dev);
     return rc;
 }
 

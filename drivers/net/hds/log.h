@@ -8,4 +8,5 @@ extern int logtype;
 }
 
 #define HDS_LOG(level, format, ...)                                                                \
-    rte_log(RTE_LOG_##level, ::devmem::hds::logtype, "net_hds: " format "\n", ##__VA_ARGS__)
+    rte_log(RTE_LOG_##level, static_cast<unsigned>(::devmem::hds::logtype),                        \
+            "net_hds: " format "\n", ##__VA_ARGS__)

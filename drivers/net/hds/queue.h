@@ -74,61 +74,64 @@ struct Fragment {
 };
 
 struct alignas(RTE_CACHE_LINE_SIZE) RxQueue {
-    // Set up once.
-    bool running = false;
-    Split split = Split::kNone;
-    std::uint16_t port_id = 0;
-    std::uint16_t queue_id = 0;
-    std::uint16_t length = 0; ///< kNone, kLength: bytes of segment 0
-    std::uint64_t offloads = 0;
+    // What the data path reads, set up once.
     rte_mempool* head_pool = nullptr;
-    std::uint16_t head_offset = 0; ///< with the headroom
-    std::uint16_t head_room = 0;
     rte_mempool* payload_pool = nullptr;
-    std::uint16_t payload_offset = 0;
-    std::uint16_t payload_room = 0;
+    std::byte* bounce = nullptr; ///< kMaxFrame bytes
+    std::uint64_t offloads = 0;
+    BufferMap payload_map;
     /// Fragments the longest frame takes. Follows the MTU, which another thread may set.
     std::atomic<std::uint32_t> max_fragments{0};
-    BufferMap payload_map;
     int fd = -1;                  ///< TAP
     std::uint16_t lower_port = 0; ///< wrapped port
+    std::uint16_t port_id = 0;
+    std::uint16_t queue_id = 0;
+    std::uint16_t length = 0;      ///< kNone, kLength: bytes of segment 0
+    std::uint16_t head_offset = 0; ///< with the headroom
+    std::uint16_t head_room = 0;
+    std::uint16_t payload_offset = 0;
+    std::uint16_t payload_room = 0;
     std::uint16_t descriptors = 0;
-    rte_eth_rxseg segments[2] = {};
-    rte_eth_rxconf conf = {};
+    Split split = Split::kNone;
+    bool running = false;
 
-    // Changes with every frame.
-    RxStats stats;
+    // What changes with every frame.
     std::uint16_t predicted = 0;      ///< header bytes of the next data frame, as the last had
     std::uint16_t heads = 0;          ///< in head[]
-    std::uint16_t fragment_first = 0; ///< fragments wait in fragment[first .. first + fragments)
+    std::uint16_t fragment_first = 0; ///< they wait in fragment[first .. first + fragments)
     std::uint16_t fragments = 0;
     std::uint16_t lower_first = 0; ///< packets of the lower port not yet taken over
     std::uint16_t lower_count = 0;
-    std::uint32_t pending = 0; ///< bytes of a frame in `bounce` that waits for mbufs
     VirtioHeader vnet = {};
-    std::byte guard = {};        ///< takes what does not fit, so that it is noticed
-    std::byte* bounce = nullptr; ///< kMaxFrame bytes
+    std::byte guard = {};      ///< takes what does not fit, so that it is noticed
+    std::uint32_t pending = 0; ///< bytes of a frame in `bounce` that waits for mbufs
+    RxStats stats;
     rte_mbuf* head[kHeads] = {};
     rte_mbuf* lower[kLowerBurst] = {};
     Fragment fragment[kMaxFragments] = {};
     iovec parts[IOV_MAX] = {};
     std::uint8_t scratch[kMaxHeaders] = {};
+
+    // As configured, for those who ask.
+    rte_eth_rxconf conf = {};
+    rte_eth_rxseg segments[2] = {};
 };
 
 struct alignas(RTE_CACHE_LINE_SIZE) TxQueue {
-    bool running = false;
+    std::byte* bounce = nullptr; ///< kMaxFrame bytes
+    BufferMap map;               ///< of the region seen last
+    int fd = -1;                 ///< TAP
+    std::uint16_t lower_port = 0;
     std::uint16_t port_id = 0;
     std::uint16_t queue_id = 0;
-    int fd = -1;
-    std::uint16_t lower_port = 0;
-    std::uint16_t descriptors = 0;
-    rte_eth_txconf conf = {};
-    TxStats stats;
-    BufferMap map;               ///< of the region seen last
-    std::byte* bounce = nullptr; ///< kMaxFrame bytes
+    bool running = false;
     VirtioHeader vnet = {};
-    std::uint8_t header[kMaxHeaders] = {};
+    TxStats stats;
     iovec parts[IOV_MAX] = {};
+    std::uint8_t header[kMaxHeaders] = {};
+
+    rte_eth_txconf conf = {};
+    std::uint16_t descriptors = 0;
 };
 
 /// Apply a queue's configuration: pools, split, offsets. Everything is checked.

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <optional>
+#include <poll.h>
 #include <rte_ether.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -92,14 +93,13 @@ public:
             if (ioctl(fd, TUNSETIFF, &request) != 0)
                 return fail(errno, request.ifr_name, attach_advice(errno));
         }
-        name_ = request.ifr_name; // the kernel fills in a pattern such as dm%d
         const int header = sizeof(VirtioHeader);
         if (ioctl(fds_[0], TUNSETVNETHDRSZ, &header) != 0)
             return fail(errno, "TUNSETVNETHDRSZ", std::strerror(errno));
         interface_.emplace(fds_[0]);
         request.ifr_qlen = kQueueLength;
         if (const int rc = interface_->request(SIOCSIFTXQLEN, request); rc != 0)
-            HDS_LOG(WARNING, "%s: txqueuelen stays as it is: %s", name_.c_str(),
+            HDS_LOG(WARNING, "%s: txqueuelen stays as it is: %s", request.ifr_name,
                     std::strerror(-rc));
         set_carrier(false);
         return 0;
@@ -182,11 +182,7 @@ public:
 
     int link(rte_eth_link* link) override
     {
-        ifreq request{};
-        const int rc = interface_->request(SIOCGIFFLAGS, request);
-        link->link_status = rc == 0 && carrier_ && (request.ifr_flags & IFF_UP) != 0
-                                ? RTE_ETH_LINK_UP
-                                : RTE_ETH_LINK_DOWN;
+        link->link_status = carrier_ && interface_up() ? RTE_ETH_LINK_UP : RTE_ETH_LINK_DOWN;
         link->link_speed = RTE_ETH_SPEED_NUM_UNKNOWN;
         link->link_duplex = RTE_ETH_LINK_FULL_DUPLEX;
         link->link_autoneg = RTE_ETH_LINK_FIXED;
@@ -202,6 +198,10 @@ public:
         ifreq request{};
         request.ifr_mtu = mtu;
         const int rc = interface_->request(SIOCSIFMTU, request);
+        if (rc == -EXDEV)
+            return fail(EXDEV, "setting the MTU",
+                        "the interface was moved to a network namespace this process may not "
+                        "enter (CAP_SYS_ADMIN): ip link set it there");
         return rc == 0 ? 0 : fail(-rc, "setting the MTU", std::strerror(-rc));
     }
     /// Whatever the kernel sends to the interface arrives: there is nothing to set.
@@ -212,14 +212,10 @@ public:
 
     void dump(FILE* out) override
     {
-        ifreq request{};
-        const int rc = interface_->request(SIOCGIFFLAGS, request);
-        std::fprintf(out, "iface: %s, %zu queues, carrier %s, %s\n",
-                     rc == 0 ? request.ifr_name : name_.c_str(), fds_.size(),
-                     carrier_ ? "on" : "off",
-                     rc != 0                             ? std::strerror(-rc)
-                     : (request.ifr_flags & IFF_UP) != 0 ? "up"
-                                                         : "down (ip link set it up)");
+        ifreq name{};
+        ioctl(fds_[0], TUNGETIFF, &name);
+        std::fprintf(out, "iface: %s, %zu queues, carrier %s, %s\n", name.ifr_name, fds_.size(),
+                     carrier_ ? "on" : "off", interface_up() ? "up" : "down (ip link set it up)");
     }
 
 private:
@@ -227,6 +223,13 @@ private:
     {
         HDS_LOG(ERR, "%s: %s", what, why);
         return -error;
+    }
+
+    /// A TAP can be written to exactly while its interface is up, whatever namespace that is in.
+    bool interface_up() const
+    {
+        pollfd writable{.fd = fds_[0], .events = POLLOUT, .revents = 0};
+        return poll(&writable, 1, 0) == 1 && (writable.revents & POLLOUT) != 0;
     }
 
     void set_carrier(bool on)
@@ -237,7 +240,6 @@ private:
     }
 
     std::vector<int> fds_;
-    std::string name_;
     std::optional<Interface> interface_;
     bool multi_queue_ = false;
     bool carrier_ = true;

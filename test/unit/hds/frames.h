@@ -21,7 +21,7 @@ inline void put16(Frame& f, std::size_t at, std::uint32_t value)
 inline std::uint32_t add_words(std::uint32_t sum, const std::uint8_t* p, std::size_t n)
 {
     for (std::size_t i = 0; i < n; ++i)
-        sum += i % 2 == 0 ? p[i] << 8 : p[i];
+        sum += i % 2 == 0 ? p[i] * 256u : p[i];
     while (sum >> 16 != 0)
         sum = (sum & 0xffff) + (sum >> 16);
     return sum;

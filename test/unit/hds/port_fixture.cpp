@@ -152,10 +152,10 @@ void Port::start(const Config& config, const std::string& args)
     rx.rx_nseg = 2;
     const bool split = (config.offloads & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT) != 0;
     for (std::uint16_t q = 0; q < config.queues; ++q) {
-        ASSERT_EQ(rte_eth_rx_queue_setup(port_, q, 256, SOCKET_ID_ANY, split ? &rx : nullptr,
+        ASSERT_EQ(rte_eth_rx_queue_setup(port_, q, 256, kAnySocket, split ? &rx : nullptr,
                                          split ? nullptr : head_pool_),
                   0);
-        ASSERT_EQ(rte_eth_tx_queue_setup(port_, q, 256, SOCKET_ID_ANY, nullptr), 0);
+        ASSERT_EQ(rte_eth_tx_queue_setup(port_, q, 256, kAnySocket, nullptr), 0);
     }
     ASSERT_EQ(rte_eth_dev_start(port_), 0);
     if (args.empty())

@@ -26,6 +26,9 @@
 
 namespace hds_test {
 
+/// SOCKET_ID_ANY where the ethdev layer takes it unsigned.
+inline constexpr unsigned kAnySocket = static_cast<unsigned>(SOCKET_ID_ANY);
+
 /// As the virtio specification has it.
 struct VirtioHeader {
     std::uint8_t flags = 0;

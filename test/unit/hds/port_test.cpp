@@ -126,7 +126,7 @@ TEST_P(Life, WrongPoolsAreRefused)
     const auto set_up = [&](rte_mempool* head, rte_mempool* payload, std::uint32_t proto) {
         segments[0].split = {.mp = head, .length = 0, .offset = 0, .proto_hdr = proto};
         segments[1].split = {.mp = payload, .length = 0, .offset = 0, .proto_hdr = 0};
-        return rte_eth_rx_queue_setup(port_, 0, 256, SOCKET_ID_ANY, &rx, nullptr);
+        return rte_eth_rx_queue_setup(port_, 0, 256, kAnySocket, &rx, nullptr);
     };
     EXPECT_LT(set_up(host_pool(64, 200), payload_pool_, 0x101), 0); // no room for headers
     EXPECT_LT(set_up(head_pool_, host_pool(8, 128), 0x101), 0);     // no room for a frame

@@ -26,6 +26,22 @@ std::string cpu_model()
     return "unknown";
 }
 
+/// Each lcore has one CPU: see start_eal().
+Json lcore_cpus()
+{
+    Json cpus = Json::array();
+    unsigned lcore;
+    RTE_LCORE_FOREACH(lcore)
+    {
+        const rte_cpuset_t set = rte_lcore_cpuset(lcore);
+        int cpu = 0;
+        while (cpu < CPU_SETSIZE && !CPU_ISSET(cpu, &set))
+            ++cpu;
+        cpus.push_back(cpu);
+    }
+    return cpus;
+}
+
 template <typename Operation>
 double cycles_of(const Options& options, Operation operation)
 {
@@ -49,17 +65,11 @@ Json conditions(const Options& options)
 {
     double load = 0;
     getloadavg(&load, 1);
-    Json cpus = Json::array();
-    unsigned lcore;
-    RTE_LCORE_FOREACH(lcore)
-    {
-        cpus.push_back(rte_lcore_to_cpu_id(static_cast<int>(lcore)));
-    }
     return {
         {"cpu", cpu_model()},
         {"tsc_hz", rte_get_tsc_hz()},
         {"lcores", rte_lcore_count()},
-        {"lcore_cpus", cpus},
+        {"lcore_cpus", lcore_cpus()},
         {"hugepages", rte_eal_has_hugepages() != 0},
         {"dpdk", rte_version()},
         {"compiler", __VERSION__},

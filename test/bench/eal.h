@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+namespace bench {
+
+/// Start EAL on the CPUs of the affinity mask, with hugepages if enough are free.
+/// Throws std::runtime_error.
+void start_eal();
+
+void stop_eal();
+
+} // namespace bench

@@ -30,6 +30,16 @@ constexpr std::uint8_t kGroupAddress = 0x01;
 /// RFC 9293 3.1: IPPROTO_TCP.
 constexpr std::uint8_t kProtocolTcp = 6;
 
+/// Whether an address may be a sender's (RFC 1122 3.2.1.3, RFC 4291 2.7): a segment from any other
+/// is not answered (RFC 9293 MUST-57).
+bool is_host(const wire::Ip& ip)
+{
+    constexpr std::uint8_t kMulticast4 = 224, kMulticast6 = 0xff;
+    if (ip.family == 4)
+        return ip.bytes[0] != 0 && ip.bytes[0] < kMulticast4; // above it: class E and broadcast
+    return ip.bytes[0] != kMulticast6 && ip != wire::Ip{.family = 6};
+}
+
 } // namespace
 
 unsigned devmem_shard::receive_burst()
@@ -392,6 +402,10 @@ void devmem_shard::flush_pending()
 
 void devmem_shard::no_connection(const wire::Packet& packet, const tcp::Segment& segment)
 {
+    if (!is_host(packet.src) || (packet.src_mac[0] & kGroupAddress) != 0) {
+        stats_.rx_ignored++;
+        return;
+    }
     constexpr std::uint8_t kOpening = tcp::kSyn | tcp::kAck | tcp::kRst | tcp::kFin;
     if ((segment.flags & kOpening) == tcp::kSyn && open_passive(packet, segment))
         return;

@@ -31,7 +31,7 @@ constexpr std::uint8_t kGroupAddress = 0x01;
 constexpr std::uint8_t kProtocolTcp = 6;
 
 /// Whether an address may be a sender's (RFC 1122 3.2.1.3, RFC 4291 2.7): a segment from any other
-/// is not answered (RFC 9293 MUST-57).
+/// is not answered (RFC 9293 3.9.2.3, MUST-63).
 bool is_host(const wire::Ip& ip)
 {
     constexpr std::uint8_t kMulticast4 = 224, kMulticast6 = 0xff;

@@ -198,9 +198,7 @@ void devmem_shard::append_run(const tcp::Run& run, std::uint32_t begin, std::uin
 {
     if (*runs > begin) {
         tcp::Run& last = runs_buffer_[*runs - 1];
-        const std::uint32_t size = runs_.fragment_bytes(last.first);
-        if (run.off == 0 && run.first == last.first + last.count &&
-            last.off + last.len == last.count * size && !runs_.starts_page(run.first)) {
+        if (runs_.adjoin(last, run)) {
             last.count += run.count;
             last.len += run.len;
             return;

@@ -186,9 +186,9 @@ int devmem_stack::configure_port(const devmem_stack_config& config, std::string&
     };
     const std::uint32_t exact = has(6) ? kSplitIpv6Tcp : kSplitIpv4Tcp;
     if (offers(kSplitAnyTcp))
-        split_ = {kSplitAnyTcp};
+        split_ = kSplitAnyTcp;
     else if (offers(exact) && !(has(4) && has(6)))
-        split_ = {exact};
+        split_ = exact;
     else
         split_bytes_ = static_cast<std::uint16_t>((has(6) ? kHeaderBytes6 : kHeaderBytes4) +
                                                   (tcp.timestamps ? kTimestampBytes : 0));
@@ -311,7 +311,7 @@ int devmem_stack::setup_queues(std::string& error)
         std::array<rte_eth_rxseg, 2> segments{};
         segments[0].split.mp = shards[q]->header_pool();
         segments[0].split.length = split_bytes_;
-        segments[0].split.proto_hdr = split_.empty() ? 0 : split_.front();
+        segments[0].split.proto_hdr = split_;
         segments[1].split.mp = shards[q]->payload_mempool();
         rte_eth_rxconf rx = info.default_rxconf;
         rx.rx_seg = segments.data();

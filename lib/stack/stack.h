@@ -20,7 +20,10 @@ struct devmem_stack {
 
     /// The index of a local address, or -1.
     int local_address(const devmem::wire::Ip& ip) const;
-    /// Whether a neighbour may be asked for this address with Neighbor Discovery or ARP.
+    /// Where to send what is for `remote`, and the local address to send it from.
+    /// @return false: no local address of that family (`local` is left without one), or off-link
+    /// and
+    ///   no gateway.
     bool route(const devmem::wire::Ip& remote, devmem::wire::Ip* local,
                devmem::wire::Ip* next_hop) const;
 
@@ -45,7 +48,7 @@ private:
 
     bool started_ = false;
     std::uint16_t descriptors_ = 0;
-    std::vector<std::uint32_t> split_; ///< header protocols to split at; empty: at a byte count
+    std::uint32_t split_ = 0; ///< headers to split after; 0: after split_bytes_
     std::uint16_t split_bytes_ = 0;
 };
 

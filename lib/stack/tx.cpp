@@ -18,8 +18,7 @@ rte_mbuf* devmem_shard::tx_mbuf()
 {
     if (tx_count_ == tx_.size())
         tx_flush();
-    rte_mbuf* m = tx_count_ == tx_.size() ? nullptr : rte_pktmbuf_alloc(tx_pool_);
-    return m;
+    return tx_count_ == tx_.size() ? nullptr : rte_pktmbuf_alloc(tx_pool_);
 }
 
 void devmem_shard::tx_push(rte_mbuf* m)
@@ -81,8 +80,9 @@ bool devmem_shard::tx_segment(const wire::Flow& flow, const tcp::SegmentOut& seg
     auto* out = rte_pktmbuf_mtod(m, std::uint8_t*);
     const wire::TcpHeader header{segment.seq.value(), segment.ack.value(), segment.window,
                                  segment.flags};
-    std::size_t len = wire::write_tcp({out, rte_pktmbuf_tailroom(m)}, flow, header, segment.options,
-                                      part(segment.payload[0]), part(segment.payload[1]), ip_id_++);
+    const std::size_t len =
+        wire::write_tcp({out, rte_pktmbuf_tailroom(m)}, flow, header, segment.options,
+                        part(segment.payload[0]), part(segment.payload[1]), ip_id_++);
     m->data_len = static_cast<std::uint16_t>(len);
     m->pkt_len = m->data_len;
     rte_mbuf* last = m;

@@ -70,18 +70,25 @@ public:
         return {fragment, node.count, node.off, node.len};
     }
 
-    /// Grow the run in node `fragment` by `run` if the bytes of the two are adjacent in one page.
+    /// Whether run `b` goes on where `a` ends: adjacent bytes, in one page.
+    bool adjoin(const Run& a, const Run& b) const
+    {
+        return a.first + a.count == b.first && b.off == 0 &&
+               a.off + a.len == a.count * fragment_bytes(a.first) && !starts_page(b.first);
+    }
+
+    /// Grow the run in node `fragment` by `run` if the two adjoin.
     bool merge(std::uint32_t fragment, const Run& run)
     {
-        Node& node = nodes_[fragment];
-        if (fragment + node.count != run.first || run.off != 0 ||
-            node.off + node.len != node.count * fragment_bytes(fragment) || starts_page(run.first))
+        if (!adjoin(get(fragment), run))
             return false;
+        Node& node = nodes_[fragment];
         node.count = static_cast<std::uint16_t>(node.count + run.count);
         node.len += run.len;
         return true;
     }
 
+private:
     /// The first fragment of a page adjoins none, nor does the first of a pool.
     bool starts_page(std::uint32_t fragment) const
     {
@@ -90,7 +97,6 @@ public:
                    : (fragment - config_.device_fragments) % config_.host_fragments_per_page == 0;
     }
 
-private:
     RunStoreConfig config_{};
     std::unique_ptr<Node[]> nodes_;
 };

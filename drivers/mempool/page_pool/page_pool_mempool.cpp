@@ -263,11 +263,28 @@ std::uint64_t gather(const PagePoolState& state, void* const* table, unsigned n,
     return mask;
 }
 
-int enqueue(rte_mempool* mp, void* const* table, unsigned n)
+/// Whether `n` pointers are the same; the first ones are.
+bool same(void* const* x, void* const* y, std::uint32_t n)
 {
-    PagePoolState& state = *static_cast<PagePoolState*>(mp->pool_data);
-    const std::uint32_t lcore = caller(state);
+    constexpr std::uint32_t kCallWorthwhile = 8;
+    if (n > kCallWorthwhile)
+        return std::memcmp(x, y, n * sizeof(*x)) == 0;
+    bool differ = false;
+    for (std::uint32_t i = 1; i < n; ++i)
+        differ |= x[i] != y[i];
+    return !differ;
+}
 
+constexpr std::uint64_t run_mask(std::uint32_t first, std::uint32_t count)
+{
+    return (~std::uint64_t{0} >> (64 - count)) << first;
+}
+
+/// Put objects of any pages, in any order.
+[[gnu::noinline]] void put_any(rte_mempool* mp, PagePoolState& state, void* const* table,
+                               unsigned n)
+{
+    const std::uint32_t lcore = caller(state);
     for (unsigned i = 0; i < n;) {
         const Where where = object_at(state, table[i]);
         if (where == kNowhere) [[unlikely]] {
@@ -277,21 +294,39 @@ int enqueue(rte_mempool* mp, void* const* table, unsigned n)
         const std::uint32_t first = where.page() * state.fragments_per_page;
         const std::uint32_t size = std::min(state.fragments_per_page, mp->size - first);
         void* const* objects = state.objects + first;
-        // What was taken as a run most often comes back as one.
-        const std::uint32_t run = std::min(n - i, size - where.fragment());
+        std::uint32_t run = std::min(n - i, size - where.fragment());
         std::uint64_t mask;
-        if (run == 1 ||
-            std::memcmp(table + i, objects + where.fragment(), run * sizeof(*table)) == 0) {
-            mask = (~std::uint64_t{0} >> (64 - run)) << where.fragment();
+        if (same(table + i, objects + where.fragment(), run)) {
+            mask = run_mask(where.fragment(), run);
             i += run;
         } else {
             mask = gather(state, table, n, i, where, objects, size);
+            run = static_cast<std::uint32_t>(std::popcount(mask));
         }
-        const std::uint64_t refused = pool_of(state).free_mask(lcore, where.page(), mask);
+        const std::uint64_t refused = pool_of(state).free_mask(lcore, where.page(), mask, run);
         if (refused != 0) [[unlikely]]
             report_double_free(state, where.page(), refused);
     }
-    return 0; // the library would not look
+}
+
+int enqueue(rte_mempool* mp, void* const* table, unsigned n)
+{
+    PagePoolState& state = *static_cast<PagePoolState*>(mp->pool_data);
+    if (n == 0) [[unlikely]]
+        return 0;
+    // What was taken as a run most often comes back as one.
+    const Where where = object_at(state, *table);
+    const std::uint32_t first = where.page() * state.fragments_per_page + where.fragment();
+    if (where == kNowhere || n > state.fragments_per_page - where.fragment() ||
+        n > mp->size - first || !same(table, state.objects + first, n)) {
+        put_any(mp, state, table, n);
+        return 0; // the library would not look
+    }
+    const std::uint64_t refused =
+        pool_of(state).free_mask(caller(state), where.page(), run_mask(where.fragment(), n), n);
+    if (refused != 0) [[unlikely]]
+        report_double_free(state, where.page(), refused);
+    return 0;
 }
 
 int dequeue(rte_mempool* mp, void** table, unsigned n)
@@ -304,13 +339,19 @@ int dequeue(rte_mempool* mp, void** table, unsigned n)
         pool_of(state).alloc_runs(caller(state), n, reinterpret_cast<FragmentRun*>(table));
     if (runs == 0) [[unlikely]]
         return n == 0 ? 0 : -ENOBUFS;
-    void** from = table;
-    if (runs > 1) {
-        from = table + n - runs;
-        std::memmove(from, table, runs * sizeof(FragmentRun));
+    FragmentRun run;
+    std::memcpy(&run, table, sizeof(run));
+    if (runs == 1) [[likely]] {
+        void* const* const objects = state.objects + run.first;
+        if (n == 1)
+            *table = *objects;
+        else
+            std::memcpy(table, objects, n * sizeof(*table));
+        return 0;
     }
+    void** const from = table + n - runs;
+    std::memmove(from, table, runs * sizeof(FragmentRun));
     for (unsigned i = 0; i < runs; ++i) {
-        FragmentRun run;
         std::memcpy(&run, from + i, sizeof(run));
         std::memcpy(table, state.objects + run.first, run.count * sizeof(*table));
         table += run.count;
@@ -438,7 +479,7 @@ int page_pool_put_run(rte_mempool* mp, std::uint32_t first, std::uint32_t count)
         return -EINVAL;
     }
     const std::uint64_t refused =
-        pool.free_mask(caller(state), page, (~std::uint64_t{0} >> (64 - count)) << offset);
+        pool.free_mask(caller(state), page, run_mask(offset, count), count);
     if (refused == 0) [[likely]]
         return 0;
     report_double_free(state, page, refused);
@@ -458,17 +499,24 @@ int devmem_pool_stats_get(const rte_mempool* mp, devmem_pool_stats* stats)
     *stats = {
         .alloc_fast = s.alloc_fast,
         .alloc_slow = s.alloc_slow,
+        .alloc_slow_high_order = s.alloc_slow_high_order,
         .alloc_empty = s.alloc_empty,
+        .alloc_refill = s.alloc_refill,
+        .alloc_waive = s.alloc_waive,
         .alloc_failed = s.alloc_failed,
         .recycle_cached = s.recycle_cached,
         .recycle_cache_full = s.recycle_cache_full,
         .recycle_ring = s.recycle_ring,
+        .recycle_ring_full = s.recycle_ring_full,
+        .recycle_released_refcnt = s.recycle_released_refcnt,
         .salvaged = s.salvaged,
+        .stolen = s.stolen,
         .double_free = s.double_free,
         .foreign_free = s.foreign_free,
         .hold = s.hold,
         .release = s.release,
         .pages = pool->pages(),
+        .pages_present = pool->present(),
         .fragments_per_page = pool->fragments_per_page(),
         .fragments = pool->fragments(),
         .fragments_free = pool->free_count(),

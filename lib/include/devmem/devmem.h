@@ -138,22 +138,29 @@ DEVMEM_API int devmem_pktmbuf_pool_free(struct rte_mempool* pool);
 
 /** Counters of a `page_pool` mempool, with the names of the kernel's page_pool. */
 struct devmem_pool_stats {
-    uint64_t alloc_fast;         /**< pages from the lcore's own stack */
-    uint64_t alloc_slow;         /**< pages from the shared list */
-    uint64_t alloc_empty;        /**< allocations that found no whole page and had to salvage */
-    uint64_t alloc_failed;       /**< allocations refused: not enough free fragments */
-    uint64_t recycle_cached;     /**< pages returned to the lcore's own stack */
-    uint64_t recycle_cache_full; /**< pages sent on because that stack was full */
-    uint64_t recycle_ring;       /**< pages returned to the shared list */
-    uint64_t salvaged;           /**< fragments taken from partly free pages */
-    uint64_t double_free;        /**< frees refused: the fragment was free already */
-    uint64_t foreign_free;       /**< frees refused: not an object of this pool */
-    uint64_t hold;               /**< pages taken out of the free lists, ever */
-    uint64_t release;            /**< pages that became wholly free again, ever */
-    uint32_t pages;              /**< pages of the pool */
-    uint32_t fragments_per_page; /**< fragments in each (the last page may have fewer) */
-    uint32_t fragments;          /**< fragments of the pool */
-    uint32_t fragments_free;     /**< free now */
+    uint64_t alloc_fast;              /**< pages from the lcore's own stack */
+    uint64_t alloc_slow;              /**< pages the provider gave, used for the first time */
+    uint64_t alloc_slow_high_order;   /**< of the same kind, for a run of over half a page */
+    uint64_t alloc_empty;             /**< allocations that found no whole page: they salvage */
+    uint64_t alloc_refill;            /**< times pages were fetched from the shared list */
+    uint64_t alloc_waive;             /**< pages passed over: they are on another NUMA node */
+    uint64_t alloc_failed;            /**< allocations refused: not enough free fragments */
+    uint64_t recycle_cached;          /**< pages returned to the lcore's own stack */
+    uint64_t recycle_cache_full;      /**< pages sent on because that stack was full */
+    uint64_t recycle_ring;            /**< pages returned to the shared list */
+    uint64_t recycle_ring_full;       /**< pages returned to the provider: the pool shrinks */
+    uint64_t recycle_released_refcnt; /**< frees of a fragment that has other holders */
+    uint64_t salvaged;                /**< fragments taken from partly free pages */
+    uint64_t stolen;                  /**< pages taken from another lcore's stack */
+    uint64_t double_free;             /**< frees refused: the fragment was free already */
+    uint64_t foreign_free;            /**< frees refused: not an object of this pool */
+    uint64_t hold;                    /**< pages taken out of the free lists, ever */
+    uint64_t release;                 /**< pages that became wholly free again, ever */
+    uint32_t pages;                   /**< pages of the pool, at most */
+    uint32_t pages_present;           /**< of these, those that are not the provider's now */
+    uint32_t fragments_per_page;      /**< fragments in each (the last page may have fewer) */
+    uint32_t fragments;               /**< fragments of the pool, at most */
+    uint32_t fragments_free;          /**< free now */
 };
 
 /**

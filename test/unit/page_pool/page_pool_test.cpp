@@ -270,19 +270,19 @@ TEST_F(PagePoolTest, DoesNotTurnBackInAPage)
     EXPECT_EQ(44U, next.count);
 }
 
-// ... but starts over when all of it has come back: the beginning of the page is cache-hot.
-TEST_F(PagePoolTest, StartsOverInAPageThatIsWhole)
+// When all of it has come back the page is the next one again: it is cache-hot.
+TEST_F(PagePoolTest, TakesThePageThatIsWholeAgain)
 {
     fill(*pool);
     FragmentRun first;
-    ASSERT_EQ(1U, pool->alloc_runs(0, 20, &first));
-    for (int i = 0; i < 10; ++i) {
-        ASSERT_EQ(0, pool->free_run(0, first));
+    ASSERT_EQ(1U, pool->alloc_runs(0, 32, &first));
+    ASSERT_EQ(0, pool->free_run(0, first));
+    for (int i = 1; i < 20; ++i) {
         FragmentRun again;
-        ASSERT_EQ(1U, pool->alloc_runs(0, 20, &again));
-        EXPECT_EQ(first.first, again.first);
+        ASSERT_EQ(1U, pool->alloc_runs(0, 32, &again));
+        EXPECT_EQ(first.first + 32U * (i % 2), again.first);
+        ASSERT_EQ(0, pool->free_run(0, again));
     }
-    EXPECT_EQ(1U, pool->stats().alloc_fast + pool->stats().alloc_slow);
 }
 
 // Last in, first out: through an lcore's own stack, and through the list, where another lcore
@@ -405,25 +405,30 @@ TEST_F(PagePoolTest, FlushGivesPagesBack)
 
 TEST_F(PagePoolTest, CountsWherePagesCameFromAndWentTo)
 {
-    fill(*pool); // by no lcore: to the list
+    fill(*pool); // new pages are the provider's
     PagePoolStats s = pool->stats();
-    EXPECT_EQ(kPages, s.recycle_ring);
+    EXPECT_EQ(0U, s.recycle_ring + s.recycle_cached);
     EXPECT_EQ(s.hold, s.release);
 
-    std::vector<FragmentRun> runs(8 * 64);
-    ASSERT_EQ(8U, pool->alloc_runs(0, 8 * 64, runs.data()));
+    std::vector<FragmentRun> runs(40 * 64);
+    ASSERT_EQ(40U, pool->alloc_runs(0, 40 * 64, runs.data()));
     s = pool->stats();
-    EXPECT_EQ(8U, s.alloc_fast + s.alloc_slow);
-    EXPECT_GT(s.alloc_fast, s.alloc_slow - 1);
-    EXPECT_EQ(8U, s.hold - s.release);
-    for (unsigned i = 0; i < 8; ++i)
+    EXPECT_EQ(40U, s.alloc_fast + s.alloc_slow); // each page once,
+    EXPECT_EQ(5U, s.alloc_slow);                 // eight at a time
+    EXPECT_EQ(0U, s.alloc_refill + s.alloc_slow_high_order);
+    EXPECT_EQ(40U, s.hold - s.release);
+    for (unsigned i = 0; i < 40; ++i)
         ASSERT_EQ(0, pool->free_run(0, runs[i]));
     s = pool->stats();
-    EXPECT_EQ(8U, s.recycle_cached);
-    EXPECT_EQ(kPages + s.recycle_cache_full, s.recycle_ring);
-    EXPECT_GT(s.recycle_cache_full, 0U);
+    EXPECT_EQ(40U, s.recycle_cached);
+    EXPECT_EQ(24U, s.recycle_cache_full); // the stack has room for 16
+    EXPECT_EQ(24U, s.recycle_ring);
     EXPECT_EQ(s.hold, s.release);
-    EXPECT_EQ(0U, s.alloc_empty + s.salvaged + s.alloc_failed);
+    ASSERT_EQ(17U, pool->alloc_runs(0, 17 * 64, runs.data()));
+    s = pool->stats();
+    EXPECT_EQ(35U + 16U, s.alloc_fast);
+    EXPECT_EQ(1U, s.alloc_refill);
+    EXPECT_EQ(0U, s.alloc_empty + s.salvaged + s.alloc_failed + s.stolen);
 }
 
 // The block can be moved: nothing in it is a pointer.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "lib/memory/cpu_memory.h"
 
+#include <devmem/devmem.h>
+
 #include <numa.h>
 #include <numaif.h>
 #include <sys/mman.h>
@@ -11,11 +13,13 @@
 #include <charconv>
 #include <cstring>
 #include <fstream>
+#include <utility>
 
 namespace devmem {
 
 const char* const kCpuMemoryKeys[][2] = {
     {"size", "bytes, a multiple of the page"},
+    {"max", "bytes the region can grow to, default size"},
     {"page", "bytes, a power of two from 4K to 1G, default 64K"},
     {"node", "NUMA node"},
     {"huge", "auto, yes or no, default auto"},
@@ -85,7 +89,7 @@ int node_of(const void* address)
 
 } // namespace
 
-int CpuMemoryRequest::parse(const SpecKeys& keys, std::string& error)
+int CpuMemoryRequest::parse(const SpecKeys& keys, std::uint32_t flags, std::string& error)
 {
     const auto value = [&](std::string_view key) -> const std::string* {
         const auto it = keys.find(key);
@@ -113,6 +117,15 @@ int CpuMemoryRequest::parse(const SpecKeys& keys, std::string& error)
         error = "size=" + *size + " is not a multiple of page=" + format_size(page_bytes);
         return -EINVAL;
     }
+    max = bytes;
+    if (const std::string* text = value("max")) {
+        if (parse_size(*text, &max) < 0 || max < bytes || max % page_bytes != 0) {
+            error = "max=" + *text + " is not a multiple of page=" + format_size(page_bytes) +
+                    " and at least size=" + *size;
+            return -EINVAL;
+        }
+    }
+    grow = value("max") != nullptr || (flags & DEVMEM_REGION_GROW) != 0;
     if (const std::string* text = value("node")) {
         if (const int rc = parse_node(*text, &node, error); rc < 0)
             return rc;
@@ -132,12 +145,16 @@ int CpuMemoryRequest::parse(const SpecKeys& keys, std::string& error)
     return 0;
 }
 
-void CpuMemoryRequest::describe(const char* provider, const Mapping& memory, Region& region) const
+void CpuMemoryRequest::describe(const char* provider, std::uint32_t flags, const Mapping& memory,
+                                Region& region) const
 {
-    region.bytes = bytes;
+    region.bytes = max;
+    region.populated = bytes;
+    region.flags = grow ? flags : flags & ~DEVMEM_REGION_GROW;
     region.page_bytes = page_bytes;
     region.numa_node = node_of(memory.data());
     region.spec = std::string(provider) + ":size=" + format_size(bytes) +
+                  (max == bytes ? "" : ",max=" + format_size(max)) +
                   ",page=" + format_size(page_bytes) +
                   (node < 0 ? "" : ",node=" + std::to_string(node)) +
                   ",huge=" + (huge == Huge::kYes ? "yes" : "no");
@@ -146,22 +163,26 @@ void CpuMemoryRequest::describe(const char* provider, const Mapping& memory, Reg
 int Mapping::map(const CpuMemoryRequest& request, int prot, int flags, int fd)
 {
     unmap();
+    const std::size_t bytes = request.max;
+    // What is not backed sets no hugepages aside, nor do those given back stay so.
+    const int reserve = request.grow ? MAP_NORESERVE : 0;
+    shared_ = (flags & MAP_SHARED) != 0;
     // Find an aligned hole in a reservation, leave it, and claim the hole: MAP_FIXED_NOREPLACE
     // loses to another thread that mapped there in between (EEXIST) where MAP_FIXED would overwrite
     // it.
     const std::size_t align = std::max<std::size_t>(request.page_bytes, hugepage_bytes());
     for (int attempt = 0; attempt < 16; ++attempt) {
-        void* hole = mmap(nullptr, request.bytes + align, PROT_NONE,
+        void* hole = mmap(nullptr, bytes + align, PROT_NONE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (hole == MAP_FAILED)
             return -errno;
-        munmap(hole, request.bytes + align);
+        munmap(hole, bytes + align);
         const std::uintptr_t at = (reinterpret_cast<std::uintptr_t>(hole) + align - 1) & -align;
-        void* data = mmap(reinterpret_cast<void*>(at), request.bytes, prot,
-                          flags | MAP_FIXED_NOREPLACE, fd, 0);
+        void* data = mmap(reinterpret_cast<void*>(at), bytes, prot,
+                          flags | MAP_FIXED_NOREPLACE | reserve, fd, 0);
         if (data != MAP_FAILED) {
             data_ = static_cast<std::byte*>(data);
-            bytes_ = request.bytes;
+            bytes_ = bytes;
             return 0;
         }
         if (errno != EEXIST)
@@ -170,8 +191,9 @@ int Mapping::map(const CpuMemoryRequest& request, int prot, int flags, int fd)
     return -EEXIST;
 }
 
-int Mapping::populate(const CpuMemoryRequest& request)
+int Mapping::place(const CpuMemoryRequest& request, bool huge)
 {
+    huge_ = huge;
     if (request.node >= 0 && numa_available() >= 0) {
         bitmask* nodes = numa_bitmask_clearall(numa_allocate_nodemask());
         numa_bitmask_setbit(nodes, static_cast<unsigned>(request.node));
@@ -180,10 +202,30 @@ int Mapping::populate(const CpuMemoryRequest& request)
         if (rc < 0)
             return -EOPNOTSUPP;
     }
-    // Transparent hugepages, where they are to be had: fewer TLB misses in a copying port.
-    madvise(data_, bytes_, MADV_HUGEPAGE);
+    // Transparent hugepages, where they are to be had: fewer TLB misses in a copying port. Not
+    // where smaller pages come and go: a part of one is not given back, and khugepaged fills holes.
+    const bool whole = hugepage_bytes() != 0 && request.page_bytes % hugepage_bytes() == 0;
+    madvise(data_, bytes_, request.grow && !whole ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+    return populate(0, request.bytes);
+}
+
+int Mapping::populate(std::uint64_t offset, std::uint64_t bytes) const
+{
+    // More than there is would have the kernel kill processes for memory.
+    if (const std::uint64_t available = meminfo("MemAvailable");
+        !huge_ && available != 0 && bytes > available)
+        return -ENOMEM;
     // A missing hugepage is an error here; at the first touch it would be a SIGBUS.
-    return madvise(data_, bytes_, MADV_POPULATE_WRITE) < 0 ? -ENOMEM : 0;
+    if (madvise(data_ + offset, bytes, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    depopulate(offset, bytes);
+    return -ENOMEM;
+}
+
+int Mapping::depopulate(std::uint64_t offset, std::uint64_t bytes) const
+{
+    // A file's pages stay until they are taken out of the file, which unmaps them everywhere.
+    return madvise(data_ + offset, bytes, shared_ ? MADV_REMOVE : MADV_DONTNEED) < 0 ? -errno : 0;
 }
 
 bool Mapping::contains(std::span<const Transfer> transfers) const
@@ -224,14 +266,19 @@ int want_hugepages(const CpuMemoryRequest& request, std::string& error)
     if (request.huge == Huge::kNo)
         return 0;
     const std::uint64_t huge = hugepage_bytes();
-    if (huge != 0 && request.bytes % huge == 0)
-        return 1;
-    if (request.huge == Huge::kAuto)
-        return 0;
-    error = huge == 0 ? "huge=yes: this kernel has no hugepages"
-                      : "huge=yes: size=" + format_size(request.bytes) +
-                            " is not a multiple of the hugepage, " + format_size(huge);
-    return -EINVAL;
+    error = "huge=yes: this kernel has no hugepages";
+    bool suits = huge != 0;
+    // A region that grows does so by pages, and what is on hugepages comes and goes by hugepages.
+    for (const auto& [key, bytes] :
+         {std::pair{"size", request.bytes}, std::pair{"max", request.max},
+          std::pair{"page", request.grow ? std::uint64_t{request.page_bytes} : 0}}) {
+        if (suits && bytes % huge != 0) {
+            error = std::string("huge=yes: ") + key + "=" + format_size(bytes) +
+                    " is not a multiple of the hugepage, " + format_size(huge);
+            suits = false;
+        }
+    }
+    return suits ? 1 : request.huge == Huge::kAuto ? 0 : -EINVAL;
 }
 
 int explain_failure(const CpuMemoryRequest& request, bool huge, int rc, std::string& error)
@@ -247,12 +294,6 @@ int explain_failure(const CpuMemoryRequest& request, bool huge, int rc, std::str
         error = size + ": " + std::strerror(-rc) + " (" + format_size(meminfo("MemAvailable")) +
                 " available)";
     return rc;
-}
-
-int check_plain_memory(const CpuMemoryRequest& request)
-{
-    const std::uint64_t available = meminfo("MemAvailable");
-    return available != 0 && request.bytes > available ? -ENOMEM : 0;
 }
 
 } // namespace devmem

@@ -21,15 +21,20 @@ class Mapping;
 struct CpuMemoryRequest {
     enum class Huge : std::uint8_t { kAuto, kYes, kNo };
 
-    std::uint64_t bytes = 0;
+    std::uint64_t bytes = 0;              ///< backed at first
+    std::uint64_t max = 0;                ///< addressable: as much may be backed
     std::uint32_t page_bytes = 64 * 1024; ///< the page of GPUs
     int node = -1;                        ///< -1: where the kernel likes
     Huge huge = Huge::kAuto;              ///< make_with_pages() settles kAuto
+    bool grow = false;                    ///< pages will come and go
 
+    /// @param flags what the spec asks for
     /// @return 0; -EINVAL with the key at fault in `error`.
-    int parse(const SpecKeys& keys, std::string& error);
+    int parse(const SpecKeys& keys, std::uint32_t flags, std::string& error);
     /// Fill what of a region follows from the request and the memory made for it.
-    void describe(const char* provider, const Mapping& memory, Region& region) const;
+    /// @param flags of the provider
+    void describe(const char* provider, std::uint32_t flags, const Mapping& memory,
+                  Region& region) const;
 };
 
 /// A mapping aligned to the region's page, unmapped with the object.
@@ -40,11 +45,16 @@ public:
     Mapping& operator=(const Mapping&) = delete;
     ~Mapping() { unmap(); }
 
-    /// Map as mmap() does, in place of what was mapped before. @return 0; negative errno of mmap().
+    /// Map request.max bytes as mmap() does, in place of what was mapped before.
+    /// @return 0; negative errno of mmap().
     int map(const CpuMemoryRequest& request, int prot, int flags, int fd);
-    /// Bind to the node asked for and fault every page in, so that the data path takes no fault.
+    /// Bind to the node asked for and populate the beginning, request.bytes.
     /// @return 0; -ENOMEM; -EOPNOTSUPP the kernel refuses the placement.
-    int populate(const CpuMemoryRequest& request);
+    int place(const CpuMemoryRequest& request, bool huge);
+    /// Fault pages in, so that the data path takes no fault. @return 0; -ENOMEM, and none is.
+    int populate(std::uint64_t offset, std::uint64_t bytes) const;
+    /// Give the memory of pages back to the system. @return 0; negative errno of madvise().
+    int depopulate(std::uint64_t offset, std::uint64_t bytes) const;
 
     std::byte* data() const { return data_; }
     std::size_t bytes() const { return bytes_; }
@@ -59,6 +69,8 @@ private:
 
     std::byte* data_ = nullptr;
     std::size_t bytes_ = 0;
+    bool shared_ = false; ///< pages are a file's, not the mapping's own
+    bool huge_ = false;
 };
 
 /// Whether hugepages may serve a request; with huge=yes, why not.
@@ -66,8 +78,6 @@ private:
 int want_hugepages(const CpuMemoryRequest& request, std::string& error);
 /// Say that memory could not be had. @return `rc`.
 int explain_failure(const CpuMemoryRequest& request, bool huge, int rc, std::string& error);
-/// Refuse what would have the kernel kill processes for memory. @return 0; -ENOMEM.
-int check_plain_memory(const CpuMemoryRequest& request);
 
 /// Make memory with hugepages or, where huge=auto allows it, plain pages.
 /// @param make called with whether to use hugepages, at most once for each; returns 0 or -errno
@@ -86,9 +96,7 @@ int make_with_pages(CpuMemoryRequest& request, std::string& error, Make make)
             return rc == 0 ? 0 : explain_failure(request, true, rc, error);
     }
     request.huge = Huge::kNo;
-    int rc = check_plain_memory(request);
-    if (rc == 0)
-        rc = make(false);
+    const int rc = make(false);
     return rc == 0 ? 0 : explain_failure(request, false, rc, error);
 }
 

@@ -1,16 +1,42 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "lib/memory/region.h"
 
+#include <devmem/devmem.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace devmem {
 namespace {
+
+constexpr char kFlagsKey[] = "flags";
+
+struct Flag {
+    std::uint32_t bit;
+    std::string_view name;
+};
+constexpr Flag kFlags[] = {
+    {DEVMEM_REGION_READABLE, "readable"}, {DEVMEM_REGION_UNREADABLE, "unreadable"},
+    {DEVMEM_REGION_DMABUF, "dmabuf"},     {DEVMEM_REGION_GROW, "grow"},
+    {DEVMEM_REGION_PORT, "port"},
+};
+
+/// As a spec writes them: `readable+port`.
+std::string flag_names(std::uint32_t flags)
+{
+    std::string names;
+    for (const Flag& flag : kFlags) {
+        if ((flags & flag.bit) != 0)
+            names += (names.empty() ? "" : "+") + std::string(flag.name);
+    }
+    return names;
+}
 
 struct Registry {
     std::mutex mutex;
@@ -50,7 +76,7 @@ bool has_key(const Provider& provider, std::string_view key)
         if (key == (*valid)[0])
             return true;
     }
-    return false;
+    return key == kFlagsKey;
 }
 
 int parse_keys(const Provider& provider, std::string_view text, SpecKeys& keys, std::string& error)
@@ -81,7 +107,72 @@ std::string valid_keys(const Provider& provider)
     std::string text;
     for (auto valid = provider.keys; (*valid)[0]; ++valid)
         text += (text.empty() ? " (keys: " : "; ") + std::string((*valid)[0]) + ": " + (*valid)[1];
-    return text + ")";
+    return text + "; " + kFlagsKey + ": " + flag_names(~0u) + ")";
+}
+
+/// The flags a spec asks for. @return 0; -EINVAL unknown; -EOPNOTSUPP the provider cannot.
+int parse_flags(const Provider& provider, const std::string& text, std::uint32_t* flags,
+                std::string& error)
+{
+    for (std::size_t at = 0; at <= text.size();) {
+        const std::size_t end = std::min(text.find('+', at), text.size());
+        const std::string_view name = std::string_view(text).substr(at, end - at);
+        at = end + 1;
+        const auto known = std::find_if(std::begin(kFlags), std::end(kFlags),
+                                        [&](const Flag& flag) { return flag.name == name; });
+        if (known == std::end(kFlags)) {
+            error = "unknown flag \"" + std::string(name) + "\"";
+            return -EINVAL;
+        }
+        if ((provider.flags & known->bit) == 0) {
+            error = "flags=" + std::string(name) +
+                    " is not to be had of this provider, which can " +
+                    (provider.flags != 0 ? flag_names(provider.flags) : "none");
+            return -EOPNOTSUPP;
+        }
+        *flags |= known->bit;
+    }
+    return 0;
+}
+
+/// Check the arguments of region_populate() and region_depopulate().
+int check_pages(const Region& region, std::uint64_t offset, std::uint64_t bytes)
+{
+    if ((region.flags & DEVMEM_REGION_GROW) == 0)
+        return -EOPNOTSUPP;
+    if (offset % region.page_bytes != 0 || bytes % region.page_bytes != 0)
+        return -EINVAL;
+    return offset > region.bytes || bytes > region.bytes - offset ? -ERANGE : 0;
+}
+
+/// Settle the pages of a range that are not as asked, a run of adjacent ones at a time.
+int change_pages(Region& region, std::uint64_t offset, std::uint64_t bytes, bool populate)
+{
+    const std::uint64_t page = region.page_bytes;
+    const auto change = populate ? region.provider->populate : region.provider->depopulate;
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> done;
+    const std::uint64_t end = offset + bytes;
+    for (std::uint64_t at = offset; at < end;) {
+        std::uint64_t run = 0;
+        while (at + run < end && region.holes[(at + run) / page] == populate)
+            run += page;
+        if (run == 0) {
+            at += page;
+            continue;
+        }
+        if (const int rc = change(region, at, run); rc < 0) {
+            for (const auto& [begin, len] : done)
+                change_pages(region, begin, len, false);
+            return rc;
+        }
+        std::fill_n(region.holes.begin() + static_cast<std::ptrdiff_t>(at / page), run / page,
+                    !populate);
+        region.populated.fetch_add(populate ? run : -run, std::memory_order_relaxed);
+        if (populate)
+            done.emplace_back(at, run);
+        at += run;
+    }
+    return 0;
 }
 
 } // namespace
@@ -110,11 +201,24 @@ int region_create(std::string_view spec, Region** region, std::string& error)
     SpecKeys keys;
     spec.remove_prefix(std::min(name.size() + 1, spec.size()));
     int rc = parse_keys(*provider, spec, keys, error);
+    std::string asked;
+    if (const auto flags = keys.find(kFlagsKey); rc == 0 && flags != keys.end()) {
+        rc = parse_flags(*provider, flags->second, &made->flags, error);
+        asked = "," + std::string(kFlagsKey) + "=" + flag_names(made->flags);
+        keys.erase(flags);
+    }
     if (rc == 0)
         rc = provider->create(keys, *made, error);
     if (rc < 0) {
         error = std::string(name) + ": " + error + (rc == -EINVAL ? valid_keys(*provider) : "");
         return rc;
+    }
+    made->spec += asked;
+    if (made->populated == 0)
+        made->populated = made->bytes;
+    if ((made->flags & DEVMEM_REGION_GROW) != 0) {
+        made->holes.resize(made->bytes / made->page_bytes, true);
+        std::fill_n(made->holes.begin(), made->populated / made->page_bytes, false);
     }
     Registry& all = registry();
     const std::lock_guard lock(all.mutex);
@@ -150,6 +254,27 @@ Region* region_find(std::uint64_t address)
         return nullptr;
     --it;
     return address - it->first < it->second->bytes ? it->second : nullptr;
+}
+
+int region_populate(Region& region, std::uint64_t offset, std::uint64_t bytes)
+{
+    const std::lock_guard lock(region.pages_lock);
+    const int rc = check_pages(region, offset, bytes);
+    return rc < 0 ? rc : change_pages(region, offset, bytes, true);
+}
+
+int region_depopulate(Region& region, std::uint64_t offset, std::uint64_t bytes)
+{
+    const std::lock_guard lock(region.pages_lock);
+    const int rc = check_pages(region, offset, bytes);
+    return rc < 0 ? rc : change_pages(region, offset, bytes, false);
+}
+
+std::uint64_t dma_address(const Region& region, std::uint64_t page)
+{
+    return region.provider->dma_address != nullptr
+               ? region.provider->dma_address(region, page)
+               : static_cast<std::uint64_t>(region.base) + page * region.page_bytes;
 }
 
 int parse_size(std::string_view text, std::uint64_t* bytes)

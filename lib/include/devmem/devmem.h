@@ -37,28 +37,42 @@ struct devmem_shard;
 
 /* ------------------------------------------------------------------ regions */
 
+/** What a region can do (devmem_region_info.flags), and what a spec may insist on by the name in
+ * quotes: `flags=unreadable+grow`. A provider that cannot honour one refuses to make the region. */
+#define DEVMEM_REGION_READABLE 0x1u   /**< "readable": the CPU may dereference `address` */
+#define DEVMEM_REGION_UNREADABLE 0x2u /**< "unreadable": the CPU faults if it does */
+#define DEVMEM_REGION_DMABUF 0x4u     /**< "dmabuf": it can be exported as a dma-buf */
+#define DEVMEM_REGION_GROW 0x8u       /**< "grow": pages can be given back and had again; with
+                                           `max=SIZE`, up to so much */
+#define DEVMEM_REGION_PORT 0x10u      /**< "port": a software port can map it; where it cannot, the
+                                           provider copies */
+
 /** What a region is. Valid as long as the region is referenced. */
 struct devmem_region_info {
     const char* spec;     /**< the spec in full, defaults filled in */
     const char* provider; /**< "host", "opaque", ... */
-    uint64_t bytes;       /**< size, a multiple of page_bytes */
+    uint64_t bytes;       /**< addressable size, a multiple of page_bytes */
+    uint64_t populated;   /**< how much of it is backed by memory now, in whole pages */
     uint32_t page_bytes;  /**< a power of two */
     int numa_node;        /**< -1 if unknown */
     bool readable;        /**< the CPU may dereference `address` */
     uint64_t address;     /**< device address of byte 0; not a host pointer unless `readable` */
     int dmabuf_fd;        /**< -1 if the region has none */
+    uint32_t flags;       /**< DEVMEM_REGION_* */
 };
 
 /**
  * Create a region from a spec: `PROVIDER:key=value,...`, for instance `host:size=1G` or
- * `opaque:size=256M,page=64K`. Sizes take K, M, G.
+ * `opaque:size=256M,page=64K`. Sizes take K, M, G. Every provider takes `flags=NAME+NAME`, see
+ * DEVMEM_REGION_READABLE.
  *
  * @param spec      the spec
  * @param region    receives the region, with one reference held by the caller
  * @param error     receives one line that names the key at fault and the valid ones; may be NULL
  * @param error_len size of `error` in bytes
- * @return 0; -EINVAL wrong spec (unknown provider or key, size not a multiple of the page, page not
- *   a power of two); -ENOMEM memory is not to be had; -EOPNOTSUPP the provider cannot honour a key.
+ * @return 0; -EINVAL wrong spec (unknown provider, key or flag, size not a multiple of the page,
+ *   page not a power of two); -ENOMEM memory is not to be had; -EOPNOTSUPP the provider cannot
+ *   honour a key or a flag, which the text names.
  */
 DEVMEM_API int devmem_region_create(const char* spec, struct devmem_region** region, char* error,
                                     size_t error_len);
@@ -77,7 +91,7 @@ DEVMEM_API void devmem_region_info_get(const struct devmem_region* region,
  * Copy bytes of the region to host memory through the provider: the slow way to look at payload,
  * for tools and tests. Any thread.
  *
- * @return 0; -ERANGE outside the region; -EIO the provider failed.
+ * @return 0; -ERANGE outside the region, or where no page is populated; -EIO the provider failed.
  */
 DEVMEM_API int devmem_region_read(const struct devmem_region* region, uint64_t offset, void* dst,
                                   size_t len);

@@ -1,69 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "lib/memory/region.h"
-
-#include <devmem/devmem.h>
-
-#include <gtest/gtest.h>
+#include "test/unit/memory/regions.h"
 
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstring>
-#include <fstream>
-#include <memory>
-#include <string>
 #include <utility>
 #include <vector>
 
+using namespace devmem::test;
+
 namespace {
-
-using devmem::Region;
-using devmem::Transfer;
-
-struct Release {
-    void operator()(Region* region) const { devmem_region_release(region); }
-};
-using RegionPtr = std::unique_ptr<Region, Release>;
-
-RegionPtr create(const std::string& spec)
-{
-    Region* region = nullptr;
-    std::string error;
-    EXPECT_EQ(devmem::region_create(spec, &region, error), 0) << error;
-    return RegionPtr(region);
-}
-
-devmem_region_info info_of(const RegionPtr& region)
-{
-    devmem_region_info info{};
-    devmem_region_info_get(region.get(), &info);
-    return info;
-}
-
-/// The line of /proc/self/maps that holds an address; empty if it is not mapped.
-std::string maps_line(std::uint64_t address)
-{
-    std::ifstream maps("/proc/self/maps");
-    for (std::string line; std::getline(maps, line);) {
-        std::size_t dash = 0;
-        const std::uint64_t begin = std::stoull(line, &dash, 16);
-        const std::uint64_t end = std::stoull(line.substr(dash + 1), nullptr, 16);
-        if (address >= begin && address < end)
-            return line;
-    }
-    return {};
-}
-
-std::uint64_t hugepages_free()
-{
-    std::ifstream meminfo("/proc/meminfo");
-    for (std::string key; meminfo >> key;) {
-        std::uint64_t value = 0;
-        if (key == "HugePages_Free:" && meminfo >> value)
-            return value;
-    }
-    return 0;
-}
 
 class EveryProvider : public testing::TestWithParam<std::pair<const char*, const char*>> {
 protected:
@@ -257,6 +203,12 @@ TEST(Region, AWrongSpecNamesTheKeyAndTheValidOnes)
         {"opaque:size=1M,node=4000", "node=4000 is no node of this machine"},
         {"opaque:size=1M,huge=maybe", "huge=maybe is none of auto, yes, no"},
         {"host:size=64K,huge=yes", "huge=yes: "},
+        {"host:size=1M,max=512K", "max=512K is not a multiple of page=64K and at least size=1M"},
+        {"host:size=1M,max=1090K", "max=1090K is not a multiple"},
+        {"host:size=2M,huge=yes,flags=grow", "huge=yes: "},
+        {"host:size=1M,flags=portable", "unknown flag \"portable\""},
+        {"host:size=1M,flags=", "unknown flag \"\""},
+        {"host:size=1M,flags=port+", "unknown flag \"\""},
     };
     for (const auto& [spec, expected] : kWrong) {
         Region* region = nullptr;
@@ -266,7 +218,7 @@ TEST(Region, AWrongSpecNamesTheKeyAndTheValidOnes)
         const std::string text = error;
         EXPECT_NE(text.find(expected), std::string::npos) << spec << " -> " << text;
         EXPECT_EQ(text.find('\n'), std::string::npos);
-        for (const char* key : {"size: ", "page: ", "node: ", "huge: "})
+        for (const char* key : {"size: ", "max: ", "page: ", "node: ", "huge: ", "flags: "})
             EXPECT_NE(text.find(key), std::string::npos) << spec << " -> " << text;
     }
 }

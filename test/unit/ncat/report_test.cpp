@@ -25,11 +25,13 @@ ncat::Report example()
     report.region = {.spec = "opaque:size=1G",
                      .provider = "opaque",
                      .bytes = 1 << 30,
+                     .populated = 1 << 30,
                      .page_bytes = 65536,
                      .numa_node = 0,
                      .readable = false,
                      .address = 0,
-                     .dmabuf_fd = -1};
+                     .dmabuf_fd = -1,
+                     .flags = DEVMEM_REGION_UNREADABLE};
     report.fit.fragment_bytes = 1448;
     std::strcpy(report.port.name, "tap:dm0");
     std::strcpy(report.port.driver, "net_hds");

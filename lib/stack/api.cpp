@@ -114,6 +114,22 @@ void devmem_shard_stats_get(const devmem_shard* shard, devmem_shard_stats* stats
     shard->stats(stats);
 }
 
+int devmem_shard_rebind(devmem_shard* shard, devmem_region* region, char* error,
+                        std::size_t error_len)
+{
+    std::string text;
+    int rc = 0;
+    try {
+        rc = shard->rebind(region, text);
+    } catch (const std::bad_alloc&) {
+        rc = -ENOMEM;
+        text = "out of memory";
+    }
+    if (rc != 0 && error != nullptr && error_len != 0)
+        std::snprintf(error, error_len, "%s", text.c_str());
+    return rc;
+}
+
 rte_mempool* devmem_shard_pool(const devmem_shard* shard)
 {
     return shard->payload_mempool();

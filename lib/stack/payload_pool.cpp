@@ -38,19 +38,31 @@ std::mutex table_lock;
 
 } // namespace
 
-PayloadPool* PayloadPool::create(const Config& config, std::string& error)
+int PayloadPool::create(const Config& config, PayloadPool** made, std::string& error)
 {
     std::unique_ptr<PayloadPool, void (*)(PayloadPool*)> pool(new PayloadPool,
                                                               [](PayloadPool* p) { delete p; });
+    {
+        const std::lock_guard guard(table_lock);
+        for (const Entry& entry : table) {
+            const PayloadPool* other = entry.pool.load(std::memory_order_relaxed);
+            if (other != nullptr && other->overlaps(config)) {
+                error = "region " + config.region->spec +
+                        ": a stack has payload there, or tokens of it are out";
+                return -EBUSY;
+            }
+        }
+    }
+    pool->returns_ = config.returns;
+    pool->token_flags_ = config.token_flags;
 
-    const std::string device_name = std::string(config.name) + "_dev";
+    const std::string device_name = config.name + "_dev";
     pool->device_ = devmem_pktmbuf_pool_create(device_name.c_str(), config.region, config.offset,
                                                config.bytes, config.fit.page_bytes,
                                                config.fit.fragment_bytes, config.socket_id);
     if (pool->device_ == nullptr) {
-        error = std::string("cannot make the payload pool ") + device_name + ": " +
-                rte_strerror(rte_errno);
-        return nullptr;
+        error = "cannot make the payload pool " + device_name + ": " + rte_strerror(rte_errno);
+        return -rte_errno;
     }
     pool->device_layout_ = *pktmbuf_pool_layout(pool->device_);
 
@@ -58,15 +70,15 @@ PayloadPool* PayloadPool::create(const Config& config, std::string& error)
     const std::uint64_t host_bytes = (config.host_bytes + page - 1) / page * page;
     const std::string spec =
         "host:size=" + std::to_string(host_bytes) + ",page=" + std::to_string(page) + ",huge=no";
-    if (region_create(spec, &pool->host_region_, error) != 0)
-        return nullptr;
-    const std::string host_name = std::string(config.name) + "_host";
+    if (const int rc = region_create(spec, &pool->host_region_, error); rc != 0)
+        return rc;
+    const std::string host_name = config.name + "_host";
     pool->host_ = devmem_pktmbuf_pool_create(host_name.c_str(), pool->host_region_, 0, 0,
                                              config.fit.page_bytes, config.fit.fragment_bytes,
                                              config.socket_id);
     if (pool->host_ == nullptr) {
         error = "cannot make the host payload pool " + host_name + ": " + rte_strerror(rte_errno);
-        return nullptr;
+        return -rte_errno;
     }
     pool->host_layout_ = *pktmbuf_pool_layout(pool->host_);
 
@@ -75,22 +87,31 @@ PayloadPool* PayloadPool::create(const Config& config, std::string& error)
     pool->page_shift_ = static_cast<unsigned>(std::countr_zero(layout.page_bytes));
     pool->fragment_reciprocal_ =
         ((std::uint64_t{1} << 32) + layout.fragment_bytes - 1) / layout.fragment_bytes;
-    const std::size_t fragments = std::size_t{layout.fragments} + pool->host_layout_.fragments;
-    pool->slots_ = std::make_unique<Slot[]>(fragments);
-    pool->returned_ = std::make_unique<std::atomic<std::uint32_t>[]>(config.connections);
+    pool->slots_ = std::make_unique<Slot[]>(pool->fragments());
 
     const std::lock_guard guard(table_lock);
     for (unsigned i = 0; i < table.size(); i++) {
         if (table[i].pool.load(std::memory_order_relaxed) != nullptr)
             continue;
         pool->index_ = i;
-        for (std::size_t f = 0; f < fragments; f++)
+        for (std::uint32_t f = 0; f < pool->fragments(); f++)
             pool->slots_[f].tag.store(table[i].generation << 8, std::memory_order_relaxed);
         table[i].pool.store(pool.get(), std::memory_order_release);
-        return pool.release();
+        *made = pool.release();
+        return 0;
     }
     error = "all " + std::to_string(table.size()) + " payload pools of this process are in use";
-    return nullptr;
+    return -ENOMEM;
+}
+
+/// Whether the pool is on memory that another is to be made on.
+bool PayloadPool::overlaps(const Config& config) const
+{
+    const PktmbufPoolLayout& l = device_layout_;
+    const std::uint64_t end =
+        l.offset + std::uint64_t{l.fragments / l.fragments_per_page} * l.page_bytes;
+    return l.region == config.region && l.offset < config.offset + config.bytes &&
+           config.offset < end;
 }
 
 PayloadPool::~PayloadPool()
@@ -117,9 +138,7 @@ void PayloadPool::drop(std::uint32_t references)
         const std::lock_guard guard(table_lock);
         // The next pool in this entry starts above every generation this one gave out.
         std::uint32_t highest = 0;
-        const std::size_t fragments =
-            std::size_t{device_layout_.fragments} + host_layout_.fragments;
-        for (std::size_t f = 0; f < fragments; f++)
+        for (std::uint32_t f = 0; f < fragments(); f++)
             highest = std::max(highest, slots_[f].tag.load(std::memory_order_relaxed) >> 8);
         entry.generation = (highest + 1) & kGenerationMask;
         entry.pool.store(nullptr, std::memory_order_seq_cst);
@@ -131,11 +150,13 @@ void PayloadPool::drop(std::uint32_t references)
 
 void PayloadPool::make_token(const tcp::Run& run, std::uint32_t connection, devmem_token* token)
 {
-    const bool host = run.first >= device_layout_.fragments;
+    const std::uint32_t first = run.first - base_;
+    const bool host = first >= device_layout_.fragments;
     const PktmbufPoolLayout& layout = host ? host_layout_ : device_layout_;
-    const std::uint32_t fragment = host ? run.first - device_layout_.fragments : run.first;
+    const std::uint32_t fragment = host ? first - device_layout_.fragments : first;
+    with_engine_ -= run.count;
 
-    Slot& slot = slots_[run.first];
+    Slot& slot = slots_[first];
     const std::uint32_t generation =
         ((slot.tag.load(std::memory_order_relaxed) >> 8) + 1) & kGenerationMask;
     slot.connection = connection;
@@ -143,14 +164,23 @@ void PayloadPool::make_token(const tcp::Run& run, std::uint32_t connection, devm
 
     const std::uint32_t page = fragment / layout.fragments_per_page;
     const std::uint32_t in_page = fragment % layout.fragments_per_page;
-    token->id = std::uint64_t{generation} << kGenerationShift |
-                std::uint64_t{index_} << kPoolShift | run.first;
+    token->id =
+        std::uint64_t{generation} << kGenerationShift | std::uint64_t{index_} << kPoolShift | first;
     token->region = layout.region;
     token->offset = layout.offset + std::uint64_t{page} * layout.page_bytes +
                     std::uint64_t{in_page} * layout.fragment_bytes + run.off;
     token->address = static_cast<std::uint64_t>(layout.region->base) + token->offset;
     token->length = run.len;
-    token->flags = host ? DEVMEM_TOKEN_HOST : 0;
+    token->flags = token_flags_ | (host ? DEVMEM_TOKEN_HOST : 0);
+}
+
+void PayloadPool::release(std::uint32_t first, std::uint32_t count)
+{
+    first -= base_;
+    with_engine_ -= count;
+    if (first < device_layout_.fragments)
+        in_use_ -= count;
+    put(first, count);
 }
 
 void PayloadPool::put(std::uint32_t first, std::uint32_t count)
@@ -165,7 +195,7 @@ bool PayloadPool::return_one(std::uint64_t id, std::uint32_t* device_fragments)
 {
     const auto first = static_cast<std::uint32_t>(id);
     const auto generation = static_cast<std::uint32_t>(id >> kGenerationShift);
-    if (first >= device_layout_.fragments + host_layout_.fragments)
+    if (first >= fragments())
         return false;
     Slot& slot = slots_[first];
     std::uint32_t tag = slot.tag.load(std::memory_order_acquire);
@@ -176,7 +206,7 @@ bool PayloadPool::return_one(std::uint64_t id, std::uint32_t* device_fragments)
         !slot.tag.compare_exchange_strong(tag, generation << 8, std::memory_order_acq_rel))
         return false;
     put(first, count);
-    returned_[connection].fetch_add(count, std::memory_order_release);
+    returns_->by_connection[connection].fetch_add(count, std::memory_order_release);
     if (first < device_layout_.fragments)
         *device_fragments += count;
     return true;
@@ -200,7 +230,7 @@ int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)
             }
             stale = true;
             if (pool != nullptr)
-                pool->stale_.fetch_add(1, std::memory_order_relaxed);
+                pool->returns_->stale.fetch_add(1, std::memory_order_relaxed);
             DEVMEM_LOG(
                 ERR, "token %#llx returned although it is not out: returned twice, or never given",
                 static_cast<unsigned long long>(tokens[i].id));

@@ -20,28 +20,75 @@ namespace devmem {
 /// payload bytes a port left in header mbufs. It lives as long as its shard or any of its tokens:
 /// whichever is last takes it down.
 ///
+/// A shard that changes its memory has a pool for each region that the engine holds bytes in. The
+/// engine knows fragments by numbers in one space: a pool's begin at its `base`.
+///
 /// Threads: the shard's thread makes tokens; any thread returns them.
 class PayloadPool {
 public:
+    /// What came back, counted over all pools of a shard. Outlives them all.
+    struct Returns {
+        explicit Returns(std::uint32_t connections)
+            : by_connection(std::make_unique<std::atomic<std::uint32_t>[]>(connections))
+        {
+        }
+        /// Fragments returned by the application, ever, of each connection slot.
+        std::unique_ptr<std::atomic<std::uint32_t>[]> by_connection;
+        std::atomic<std::uint64_t> stale{0}; ///< refused returns
+    };
+
     struct Config {
-        const char* name;      ///< prefix of the mempools' names
+        std::string name;      ///< prefix of the mempools' names
         devmem_region* region; ///< the device region
         std::uint64_t offset;  ///< the shard's part of it
         std::uint64_t bytes;
         std::uint64_t host_bytes; ///< size of the host region to make
         struct devmem_fit fit;
-        std::uint32_t connections; ///< connection slots of the shard
         int socket_id;
+        std::shared_ptr<Returns> returns;
+        std::uint32_t token_flags; ///< of every token
     };
 
     /// @param error one line that says what failed
-    /// @return the pool with the shard's reference held, or nullptr
-    static PayloadPool* create(const Config& config, std::string& error);
+    /// @return 0 and the pool with the shard's reference held; -EBUSY another pool has part of that
+    ///   memory; -EINVAL; -ENOMEM
+    static int create(const Config& config, PayloadPool** pool, std::string& error);
 
     /// Drop the shard's reference.
     void detach();
 
-    /// Make a token of a run; the run's fragments now belong to it. Shard's thread only.
+    /// Where the pool's fragments begin in the engine's space. Shard's thread only, as all down to
+    /// tokens_made(). Before any fragment is taken.
+    void set_base(std::uint32_t base) { base_ = base; }
+    std::uint32_t base() const { return base_; }
+    /// Fragments of both kinds.
+    std::uint32_t fragments() const { return device_layout_.fragments + host_layout_.fragments; }
+    bool has(std::uint32_t fragment) const { return fragment - base_ < fragments(); }
+
+    /// A device buffer that starts at `address` goes to the engine. @return its fragment
+    std::uint32_t take_device(const void* address)
+    {
+        in_use_++;
+        with_engine_++;
+        return base_ + device_fragment(address);
+    }
+    /// A fragment of the host mempool goes to the engine. @return its fragment
+    std::uint32_t take_host(std::uint32_t fragment)
+    {
+        with_engine_++;
+        return base_ + device_layout_.fragments + fragment;
+    }
+    /// The engine is done with fragments that never became a token.
+    void release(std::uint32_t first, std::uint32_t count);
+    /// Fragments that the engine holds.
+    std::uint64_t with_engine() const { return with_engine_; }
+    /// Device fragments that the engine or the application holds.
+    std::uint64_t device_held() const
+    {
+        return in_use_ - device_returned_.load(std::memory_order_relaxed);
+    }
+
+    /// Make a token of a run; the run's fragments now belong to it.
     void make_token(const tcp::Run& run, std::uint32_t connection, devmem_token* token);
 
     /// Account for `n` tokens just made: one atomic for many tokens.
@@ -50,41 +97,10 @@ public:
     /// Return tokens by name. Any thread. @see devmem_token_return()
     static int return_tokens(const devmem_token* tokens, unsigned n);
 
-    /// Put fragments back that never became a token. Shard's thread only.
-    void put(std::uint32_t first, std::uint32_t count);
-
     rte_mempool* device_mempool() const { return device_; }
     rte_mempool* host_mempool() const { return host_; }
     const PktmbufPoolLayout& device_layout() const { return device_layout_; }
     const PktmbufPoolLayout& host_layout() const { return host_layout_; }
-
-    /// Device fragments returned by the application, ever.
-    std::uint64_t device_returned() const
-    {
-        return device_returned_.load(std::memory_order_relaxed);
-    }
-    /// Fragments of a connection slot returned by the application, ever.
-    const std::atomic<std::uint32_t>* returned_by(std::uint32_t connection) const
-    {
-        return &returned_[connection];
-    }
-    /// A slot starts over with another connection: none of the last one's tokens is out.
-    void forget_returned(std::uint32_t connection)
-    {
-        returned_[connection].store(0, std::memory_order_relaxed);
-    }
-    /// Refused returns that named this pool.
-    std::uint64_t stale_returns() const { return stale_.load(std::memory_order_relaxed); }
-
-    /// Fragment index of a device buffer that starts at `address`.
-    std::uint32_t device_fragment(const void* address) const
-    {
-        const auto at = reinterpret_cast<std::uintptr_t>(address) - device_address_;
-        const auto in_page = static_cast<std::uint32_t>(at) & (device_layout_.page_bytes - 1);
-        const auto page = static_cast<std::uint32_t>(at >> page_shift_);
-        return page * device_layout_.fragments_per_page +
-               static_cast<std::uint32_t>((in_page * fragment_reciprocal_) >> 32);
-    }
 
 private:
     PayloadPool() = default;
@@ -96,6 +112,17 @@ private:
         std::uint32_t connection = 0;
     };
 
+    // Fragments are counted from 0 in here.
+    std::uint32_t device_fragment(const void* address) const
+    {
+        const auto at = reinterpret_cast<std::uintptr_t>(address) - device_address_;
+        const auto in_page = static_cast<std::uint32_t>(at) & (device_layout_.page_bytes - 1);
+        const auto page = static_cast<std::uint32_t>(at >> page_shift_);
+        return page * device_layout_.fragments_per_page +
+               static_cast<std::uint32_t>((in_page * fragment_reciprocal_) >> 32);
+    }
+    void put(std::uint32_t first, std::uint32_t count);
+    bool overlaps(const Config& config) const;
     bool return_one(std::uint64_t id, std::uint32_t* device_fragments);
     void drop(std::uint32_t references);
 
@@ -106,14 +133,19 @@ private:
     PktmbufPoolLayout host_layout_{};
     std::uint64_t device_address_ = 0; ///< of the pool's first byte, as the mbufs carry it
     unsigned page_shift_ = 0;
+    std::uint32_t token_flags_ = 0;
     std::uint64_t fragment_reciprocal_ = 0; ///< 2^32 / fragment_bytes, rounded up
     unsigned index_ = 0;                    ///< in the table of pools
     std::unique_ptr<Slot[]> slots_;
-    std::unique_ptr<std::atomic<std::uint32_t>[]> returned_;
+    std::shared_ptr<Returns> returns_;
+
+    // The shard's thread writes these for every packet, returning threads read what is above.
+    alignas(64) std::uint64_t in_use_ = 0; ///< device fragments taken, less those released, ever
+    std::uint64_t with_engine_ = 0;
+    std::uint32_t base_ = 0;
 
     alignas(64) std::atomic<std::uint64_t> live_{1}; ///< tokens out, and one for the shard
     std::atomic<std::uint64_t> device_returned_{0};
-    std::atomic<std::uint64_t> stale_{0};
 };
 
 } // namespace devmem

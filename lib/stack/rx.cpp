@@ -44,6 +44,8 @@ bool is_host(const wire::Ip& ip)
 
 unsigned devmem_shard::receive_burst()
 {
+    if (!receiving_) [[unlikely]]
+        return 0;
     std::array<rte_mbuf*, kBurst> packets;
     const unsigned n = rte_eth_rx_burst(stack_.port_id, queue_, packets.data(), kBurst);
     if (n == 0)
@@ -231,7 +233,7 @@ bool devmem_shard::take_host_bytes(const std::uint8_t* bytes, std::uint32_t len,
                    std::size_t{fragment / layout.fragments_per_page} * layout.page_bytes +
                    std::size_t{fragment % layout.fragments_per_page} * layout.fragment_bytes;
         std::memcpy(to, bytes, take);
-        runs_buffer_[(*runs)++] = {payload_->device_layout().fragments + fragment, 1, 0, take};
+        runs_buffer_[(*runs)++] = {payload_->take_host(fragment), 1, 0, take};
         bytes += take;
         len -= take;
     }
@@ -267,9 +269,8 @@ bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& pac
             if (next != nullptr)
                 s->next = nullptr;
             s->nb_segs = 1;
-            device_accepted_++;
-            append_run({payload_->device_fragment(s->buf_addr), 1, s->data_off + skipped, take},
-                       begin, runs);
+            append_run({payload_->take_device(s->buf_addr), 1, s->data_off + skipped, take}, begin,
+                       runs);
         } else {
             if (!device && take != 0 && good) {
                 late = true;
@@ -450,7 +451,7 @@ bool devmem_shard::open_passive(const wire::Packet& packet, const tcp::Segment& 
     act(index, slot.tcp.open_passive(syn, isn_.isn(name, now_),
                                      announced_mss(packet.src.family, timestamps),
                                      largest_mss(packet.src.family), isn_.timestamp_offset(name),
-                                     payload_->returned_by(index), now_, ctx_));
+                                     &returns_->by_connection[index], now_, ctx_));
     return true;
 }
 

@@ -2,6 +2,7 @@
 
 #include "lib/stack/shard.h"
 
+#include "lib/memory/region.h"
 #include "lib/stack/log.h"
 #include "lib/stack/stack.h"
 
@@ -13,6 +14,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
 
 using namespace devmem;
 
@@ -20,12 +22,15 @@ RTE_LOG_REGISTER(devmem_logtype, lib.devmem, NOTICE)
 
 devmem_shard::devmem_shard(const Config& config)
     : stack_(*config.stack), queue_(config.queue), connections_(config.connections),
-      reserve_(config.reserve), slots_(std::make_unique<Slot[]>(config.connections)),
+      shards_(config.shards), reserve_(config.reserve), payload_config_(config.payload),
+      returns_(std::make_shared<PayloadPool::Returns>(config.connections)),
+      slots_(std::make_unique<Slot[]>(config.connections)),
       isn_(config.stack->secret), ctx_{config.stack->tcp, runs_, credit_, *this, counters_},
       dirty_(config.connections), starved_(config.connections), events_(config.connections),
       free_(config.connections), zombies_(config.connections),
       scratch_(std::make_unique<std::uint8_t[]>(2 * std::size_t{kLargestFrame}))
 {
+    payload_config_.returns = returns_;
     for (std::uint32_t i = 0; i < connections_; i++)
         free_.push(i);
     waiters_.reserve(connections_);
@@ -35,15 +40,16 @@ devmem_shard::devmem_shard(const Config& config)
     tsc_start_ = rte_rdtsc();
 }
 
-std::unique_ptr<devmem_shard> devmem_shard::create(const Config& config, std::string& error)
+int devmem_shard::create(const Config& config, std::unique_ptr<devmem_shard>* made,
+                         std::string& error)
 {
     std::unique_ptr<devmem_shard> shard(new devmem_shard(config));
     const int socket = config.payload.socket_id;
     const std::string prefix = config.payload.name;
 
-    shard->payload_ = PayloadPool::create(config.payload, error);
-    if (shard->payload_ == nullptr)
-        return nullptr;
+    if (const int rc = PayloadPool::create(shard->payload_config_, &shard->payload_, error);
+        rc != 0)
+        return rc;
     const PktmbufPoolLayout& device = shard->payload_->device_layout();
     const PktmbufPoolLayout& host = shard->payload_->host_layout();
     shard->credit_.fragment_bytes = device.fragment_bytes;
@@ -60,7 +66,7 @@ std::unique_ptr<devmem_shard> devmem_shard::create(const Config& config, std::st
     if (shard->header_pool_ == nullptr || shard->tx_pool_ == nullptr) {
         error = "cannot make the header and transmit pools of " + prefix + ": " +
                 rte_strerror(rte_errno) + "; give EAL more memory (-m, or more hugepages)";
-        return nullptr;
+        return -ENOMEM;
     }
     shard->flows_ = std::make_unique<FlowTable>(config.connections, config.stack->secret);
     shard->timers_ = std::make_unique<TimerWheel>(config.connections, 0);
@@ -73,9 +79,10 @@ std::unique_ptr<devmem_shard> devmem_shard::create(const Config& config, std::st
             .host_fragments_per_page = host.fragments_per_page,
         }) != 0) {
         error = "cannot remember the runs of " + std::to_string(device.fragments) + " fragments";
-        return nullptr;
+        return -ENOMEM;
     }
-    return shard;
+    *made = std::move(shard);
+    return 0;
 }
 
 devmem_shard::~devmem_shard()
@@ -87,6 +94,8 @@ devmem_shard::~devmem_shard()
         }
     }
     rte_pktmbuf_free_bulk(tx_.data(), tx_count_);
+    for (PayloadPool* pool : former_)
+        pool->detach();
     if (payload_ != nullptr)
         payload_->detach();
     rte_mempool_free(header_pool_);
@@ -107,17 +116,164 @@ void devmem_shard::abort_all()
 
 void devmem_shard::release(std::uint32_t first, std::uint32_t count)
 {
-    if (first < payload_->device_layout().fragments)
-        device_released_ += count;
-    payload_->put(first, count);
+    pool_of(first).release(first, count);
+}
+
+/* ---------------------------------------------------------------- memory */
+
+/// The pool that a fragment of the engine's is in.
+PayloadPool& devmem_shard::pool_of(std::uint32_t fragment)
+{
+    if (payload_->has(fragment)) [[likely]]
+        return *payload_;
+    return **std::find_if(former_.begin(), former_.end(),
+                          [&](const PayloadPool* pool) { return pool->has(fragment); });
+}
+
+/// Where a further pool's fragments may begin: the first gap between those of the others.
+std::uint64_t devmem_shard::base_for(std::uint32_t fragments) const
+{
+    std::uint64_t base = 0;
+    for (bool moved = true; moved;) {
+        moved = false;
+        const auto avoid = [&](const PayloadPool& pool) {
+            const std::uint64_t end = std::uint64_t{pool.base()} + pool.fragments();
+            if (base < end && pool.base() < base + fragments) {
+                base = end;
+                moved = true;
+            }
+        };
+        avoid(*payload_);
+        for (const PayloadPool* pool : former_)
+            avoid(*pool);
+    }
+    return base;
+}
+
+/// A pool on the shard's part of `region`, or on host memory as large as what it has now.
+/// @param config that of the present pool, becomes that of the new one
+int devmem_shard::make_payload(devmem_region* region, PayloadPool::Config& config,
+                               PayloadPool** made, std::string& error)
+{
+    std::unique_ptr<devmem_region, void (*)(devmem_region*)> own(nullptr, region_release);
+    config.token_flags = 0;
+    if (region == nullptr) {
+        const std::string spec = "host:size=" + std::to_string(config.bytes) +
+                                 ",page=" + std::to_string(config.fit.page_bytes) + ",huge=no";
+        if (const int rc = region_create(spec, &region, error); rc != 0)
+            return rc;
+        own.reset(region);
+        config.token_flags = DEVMEM_TOKEN_HOST;
+        config.offset = 0;
+    } else {
+        config.bytes = region->bytes / region->page_bytes / shards_ * region->page_bytes;
+        config.offset = queue_ * config.bytes;
+    }
+    if (region->page_bytes < config.fit.page_bytes || config.bytes == 0) {
+        error = "region " + region->spec + " has no pages of " +
+                format_size(config.fit.page_bytes) + " for " + std::to_string(shards_) + " shards";
+        return -EINVAL;
+    }
+    config.region = region;
+    config.name += "_" + std::to_string(++rebinds_);
+    const int rc = PayloadPool::create(config, made, error);
+    config.name = payload_config_.name;
+    if (rc != 0)
+        return rc;
+    const std::uint64_t base = base_for((*made)->fragments());
+    if (runs_.extend(base + (*made)->fragments()) != 0) {
+        error = "cannot remember the runs of " + std::to_string((*made)->fragments()) +
+                " more fragments";
+        return -ENOMEM;
+    }
+    (*made)->set_base(static_cast<std::uint32_t>(base));
+    return 0;
+}
+
+/// Have the port write to another pool from here on, or leave it as it is.
+int devmem_shard::move_queue(const PayloadPool& payload, std::string& error)
+{
+    const std::lock_guard guard(stack_.control);
+    // What waits in the port is lost with its queue: take it first. A fast sender never ends.
+    constexpr unsigned kBursts = 64;
+    tick();
+    refresh_credit();
+    for (unsigned i = 0; i < kBursts && receive_burst() != 0; i++)
+        ;
+    const std::uint64_t promised =
+        static_cast<std::uint64_t>(std::max<std::int64_t>(credit_.promised_bytes, 0));
+    const std::uint64_t need = reserve_ + promised / credit_.fragment_bytes + 1;
+    if (payload.device_layout().fragments < need) {
+        error = "region " + payload.device_layout().region->spec + " gives the shard " +
+                std::to_string(payload.device_layout().fragments) +
+                " fragments; the port and what senders were promised take " + std::to_string(need);
+        return -ENOSPC;
+    }
+    const int stopped = rte_eth_dev_rx_queue_stop(stack_.port_id, queue_);
+    if (stopped != 0) {
+        error = "the port does not stop receive queue " + std::to_string(queue_) + ": " +
+                rte_strerror(-stopped);
+        return stopped;
+    }
+    const int rc = stack_.start_rx(*this, payload.device_mempool(), error);
+    std::string again;
+    receiving_ = rc == 0 || stack_.start_rx(*this, payload_mempool(), again) == 0;
+    if (!receiving_)
+        error += "; nor does it take the queue as it was: " + again;
+    return rc;
+}
+
+/// Give up the pools that the engine has nothing of any more: they go with their last token.
+void devmem_shard::leave_pools()
+{
+    std::erase_if(former_, [](PayloadPool* pool) {
+        const bool done = pool->with_engine() == 0;
+        if (done)
+            pool->detach();
+        return done;
+    });
+}
+
+int devmem_shard::rebind(devmem_region* region, std::string& error)
+{
+    const bool on_host = (payload_config_.token_flags & DEVMEM_TOKEN_HOST) != 0;
+    if (region == nullptr ? on_host : region == payload_->device_layout().region) {
+        error = region == nullptr ? "the shard is bound to no region"
+                                  : "the shard is bound to that region";
+        return -EALREADY;
+    }
+    if (const int rc = stack_.can_restart_rx(error); rc != 0)
+        return rc;
+    former_.reserve(former_.size() + 1);
+    PayloadPool::Config config = payload_config_;
+    PayloadPool* made = nullptr;
+    int rc = make_payload(region, config, &made, error);
+    if (rc == 0)
+        rc = move_queue(*made, error);
+    if (rc != 0) {
+        if (made != nullptr)
+            made->detach();
+        return rc;
+    }
+    former_.push_back(payload_);
+    payload_ = made;
+    payload_config_ = std::move(config);
+    leave_pools();
+    refresh_credit();
+    return 0;
 }
 
 /* ------------------------------------------------------------------ work */
 
-unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
+void devmem_shard::tick()
 {
     now_ = static_cast<tcp::Time>(
         (static_cast<__uint128_t>(rte_rdtsc() - tsc_start_) * us_per_cycle_) >> 32);
+}
+
+unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
+{
+    tick();
     const std::uint64_t sent = stats_.tx_packets;
     refresh_credit();
     bool worked = receive_burst() != 0;
@@ -132,6 +288,8 @@ unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
     poll_dirty();
     tx_flush();
     reap_zombies();
+    if (!former_.empty()) [[unlikely]]
+        leave_pools();
     if (busy != nullptr)
         *busy = worked || stats_.tx_packets != sent;
     return drain_events(events, n);
@@ -141,8 +299,7 @@ unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
 /// connection or the application, nor promised to a sender.
 void devmem_shard::refresh_credit()
 {
-    const auto held = static_cast<std::int64_t>(device_accepted_ - device_released_ -
-                                                payload_->device_returned());
+    const auto held = static_cast<std::int64_t>(payload_->device_held());
     const std::int64_t free =
         static_cast<std::int64_t>(payload_->device_layout().fragments) - reserve_ - held;
     credit_.free_bytes = free * credit_.fragment_bytes - credit_.promised_bytes;
@@ -268,7 +425,7 @@ std::uint32_t devmem_shard::allocate_slot()
     slot.used = true;
     slot.owned = false;
     slot.mac_known = false;
-    payload_->forget_returned(index);
+    returns_->by_connection[index].store(0, std::memory_order_relaxed);
     return index;
 }
 
@@ -307,7 +464,7 @@ void devmem_shard::reap_zombies()
     next_reap_ = now_ + kInterval;
     for (std::uint32_t i = zombies_.size(); i != 0; i--) {
         const std::uint32_t index = zombies_.pop();
-        const bool back = payload_->returned_by(index)->load(std::memory_order_acquire) ==
+        const bool back = returns_->by_connection[index].load(std::memory_order_acquire) ==
                           slots_[index].delivered;
         // A slot in a queue of work is not done either: the queues hold each slot at most once.
         const bool idle =
@@ -530,7 +687,7 @@ int devmem_shard::connect(const devmem_endpoint& remote, devmem_conn_t* conn)
     act(index, slot.tcp.open_active(isn_.isn(name, now_),
                                     announced_mss(flow.dst.family, stack_.tcp.timestamps),
                                     largest_mss(flow.dst.family), isn_.timestamp_offset(name),
-                                    payload_->returned_by(index), now_, ctx_));
+                                    &returns_->by_connection[index], now_, ctx_));
     return 0;
 }
 
@@ -553,9 +710,16 @@ int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
     const auto index = static_cast<std::uint32_t>(conn);
     current_ = slot;
     unsigned count = 0;
+    unsigned counted = 0;
+    PayloadPool* pool = payload_;
     tcp::Run run;
     while (count < n && slot->tcp.receive(&run, ctx_)) {
-        payload_->make_token(run, index, &tokens[count]);
+        if (!pool->has(run.first)) [[unlikely]] {
+            pool->tokens_made(count - counted);
+            counted = count;
+            pool = &pool_of(run.first);
+        }
+        pool->make_token(run, index, &tokens[count]);
         slot->delivered += run.count;
         stats_.rx_fragments += run.count;
         (tokens[count].flags & DEVMEM_TOKEN_HOST ? stats_.rx_host_bytes : stats_.rx_device_bytes) +=
@@ -563,7 +727,7 @@ int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
         count++;
     }
     if (count != 0) {
-        payload_->tokens_made(count);
+        pool->tokens_made(count - counted);
         stats_.tokens_delivered += count;
         if (slot->tcp.readable_bytes() != 0 || slot->tcp.peer_closed())
             raise(index, DEVMEM_EVENT_READABLE);
@@ -635,5 +799,5 @@ void devmem_shard::stats(devmem_shard_stats* stats) const
     stats->drop_paws = engine(counters_.paws);
     stats->drop_after_close = engine(counters_.after_close);
     stats->drop_ooo_overlap = engine(counters_.ooo_overlap_bytes);
-    stats->stale_returns = payload_->stale_returns();
+    stats->stale_returns = returns_->stale.load(std::memory_order_relaxed);
 }

@@ -28,12 +28,15 @@ struct devmem_shard final : devmem::tcp::Sink {
     struct Config {
         devmem_stack* stack;
         std::uint16_t queue;
+        std::uint16_t shards; ///< of the stack, which share regions out
         std::uint32_t connections;
         std::uint32_t reserve; ///< fragments the port keeps posted: never promised to a sender
         devmem::PayloadPool::Config payload;
     };
 
-    static std::unique_ptr<devmem_shard> create(const Config& config, std::string& error);
+    /// @param config payload.returns is not used
+    static int create(const Config& config, std::unique_ptr<devmem_shard>* shard,
+                      std::string& error);
     ~devmem_shard();
     devmem_shard(const devmem_shard&) = delete;
     devmem_shard& operator=(const devmem_shard&) = delete;
@@ -50,10 +53,13 @@ struct devmem_shard final : devmem::tcp::Sink {
     int shutdown(devmem_conn_t conn);
     int close(devmem_conn_t conn, bool abort);
     void stats(devmem_shard_stats* stats) const;
+    /// @param region nullptr: host memory. @see devmem_shard_rebind()
+    int rebind(devmem_region* region, std::string& error);
 
     /// Reset every connection and send what that takes: before the port stops.
     void abort_all();
 
+    std::uint16_t queue() const { return queue_; }
     rte_mempool* header_pool() const { return header_pool_; }
     rte_mempool* payload_mempool() const { return payload_->device_mempool(); }
 
@@ -161,7 +167,14 @@ private:
     void poll_slot(std::uint32_t slot);
     void poll_dirty();
     void arm(std::uint32_t slot);
+    void tick();
     void refresh_credit();
+    devmem::PayloadPool& pool_of(std::uint32_t fragment);
+    std::uint64_t base_for(std::uint32_t fragments) const;
+    int make_payload(devmem_region* region, devmem::PayloadPool::Config& config,
+                     devmem::PayloadPool** made, std::string& error);
+    int move_queue(const devmem::PayloadPool& payload, std::string& error);
+    void leave_pools();
     void serve_starved();
     unsigned drain_events(devmem_event* events, unsigned n);
     std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
@@ -173,9 +186,15 @@ private:
     devmem_stack& stack_;
     const std::uint16_t queue_;
     const std::uint32_t connections_;
+    const std::uint16_t shards_;
     const std::uint32_t reserve_;
 
-    devmem::PayloadPool* payload_ = nullptr;
+    devmem::PayloadPool* payload_ = nullptr;     ///< where the port writes
+    std::vector<devmem::PayloadPool*> former_;   ///< left, while the engine holds bytes there
+    devmem::PayloadPool::Config payload_config_; ///< of payload_
+    std::shared_ptr<devmem::PayloadPool::Returns> returns_;
+    unsigned rebinds_ = 0;  ///< tried, ever
+    bool receiving_ = true; ///< the port has the queue
     rte_mempool* header_pool_ = nullptr;
     rte_mempool* tx_pool_ = nullptr;
 
@@ -192,9 +211,6 @@ private:
     devmem::tcp::IsnGenerator isn_;
     devmem::tcp::Context ctx_;
     Slot* current_ = nullptr; ///< whose segments emit() sends
-
-    std::uint64_t device_accepted_ = 0; ///< device fragments taken from the port, ever
-    std::uint64_t device_released_ = 0; ///< of these, put back without becoming a token
 
     devmem::IndexQueue dirty_, starved_, events_, free_, zombies_;
     std::array<Listener, kListeners> listeners_;

@@ -279,56 +279,94 @@ int devmem_stack::make_shards(const devmem_stack_config& config, std::string& er
         const std::string name = "dm" + std::to_string(number) + "_" + std::to_string(i);
         const std::uint32_t connections =
             config.max_connections != 0 ? config.max_connections : kConnections;
-        auto shard = devmem_shard::create(
+        std::unique_ptr<devmem_shard> shard;
+        const int rc = devmem_shard::create(
             {
                 .stack = this,
                 .queue = static_cast<std::uint16_t>(i),
+                .shards = static_cast<std::uint16_t>(count),
                 .connections = connections,
                 .reserve = reserve,
-                .payload = {.name = name.c_str(),
+                .payload = {.name = name,
                             .region = config.region,
                             .offset = i * bytes,
                             .bytes = bytes,
                             .host_bytes = config.host_bytes != 0 ? config.host_bytes : kHostBytes,
                             .fit = fit,
-                            .connections = connections,
-                            .socket_id = socket},
+                            .socket_id = socket,
+                            .returns = nullptr,
+                            .token_flags = 0},
             },
-            error);
-        if (shard == nullptr)
-            return -ENOMEM;
+            &shard, error);
+        if (rc != 0)
+            return rc;
         shards.push_back(std::move(shard));
     }
     return 0;
 }
 
-int devmem_stack::setup_queues(std::string& error)
+int devmem_stack::setup_rx(const devmem_shard& shard, rte_mempool* payload, std::string& error)
 {
-    const auto socket = static_cast<unsigned>(rte_eth_dev_socket_id(port_id));
     rte_eth_dev_info info;
     int rc = rte_eth_dev_info_get(port_id, &info);
+    std::array<rte_eth_rxseg, 2> segments{};
+    segments[0].split.mp = shard.header_pool();
+    segments[0].split.length = split_bytes_;
+    segments[0].split.proto_hdr = split_;
+    segments[1].split.mp = payload;
+    rte_eth_rxconf rx = info.default_rxconf;
+    rx.rx_seg = segments.data();
+    rx.rx_nseg = static_cast<std::uint16_t>(segments.size());
+    rx.offloads = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+    if (rc == 0)
+        rc = rte_eth_rx_queue_setup(port_id, shard.queue(), descriptors_,
+                                    static_cast<unsigned>(rte_eth_dev_socket_id(port_id)), &rx,
+                                    nullptr);
+    if (rc != 0)
+        error = "the port refuses to split on receive queue " + std::to_string(shard.queue()) +
+                ": " + rte_strerror(-rc);
+    return rc;
+}
+
+int devmem_stack::can_restart_rx(std::string& error) const
+{
+    rte_eth_dev_info info;
+    const int rc = rte_eth_dev_info_get(port_id, &info);
+    if (rc != 0 || (info.dev_capa & RTE_ETH_DEV_CAPA_RUNTIME_RX_QUEUE_SETUP) != 0)
+        return rc;
+    error = std::string("the port (driver ") + info.driver_name +
+            ") cannot set a receive queue up while it runs "
+            "(RTE_ETH_DEV_CAPA_RUNTIME_RX_QUEUE_SETUP): wrap it with --vdev=net_hds0,lower=PORT";
+    return -ENOTSUP;
+}
+
+int devmem_stack::start_rx(const devmem_shard& shard, rte_mempool* payload, std::string& error)
+{
+    int rc = setup_rx(shard, payload, error);
+    if (rc != 0)
+        return rc;
+    rc = rte_eth_dev_rx_queue_start(port_id, shard.queue());
+    if (rc != 0)
+        error = "the port does not start receive queue " + std::to_string(shard.queue()) + ": " +
+                rte_strerror(-rc);
+    return rc;
+}
+
+int devmem_stack::setup_queues(std::string& error)
+{
+    rte_eth_dev_info info;
+    int rc = rte_eth_dev_info_get(port_id, &info);
+    const std::uint16_t tx_descriptors = std::clamp<std::uint16_t>(
+        512, std::max<std::uint16_t>(info.tx_desc_lim.nb_min, 1), info.tx_desc_lim.nb_max);
     for (std::uint16_t q = 0; rc == 0 && q < shards.size(); q++) {
-        std::array<rte_eth_rxseg, 2> segments{};
-        segments[0].split.mp = shards[q]->header_pool();
-        segments[0].split.length = split_bytes_;
-        segments[0].split.proto_hdr = split_;
-        segments[1].split.mp = shards[q]->payload_mempool();
-        rte_eth_rxconf rx = info.default_rxconf;
-        rx.rx_seg = segments.data();
-        rx.rx_nseg = static_cast<std::uint16_t>(segments.size());
-        rx.offloads = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
-        rc = rte_eth_rx_queue_setup(port_id, q, descriptors_, socket, &rx, nullptr);
+        rc = setup_rx(*shards[q], shards[q]->payload_mempool(), error);
         if (rc != 0)
-            error = "the port refuses to split on receive queue ";
-        std::uint16_t tx_descriptors = std::clamp<std::uint16_t>(
-            512, std::max<std::uint16_t>(info.tx_desc_lim.nb_min, 1), info.tx_desc_lim.nb_max);
-        if (rc == 0) {
-            rc = rte_eth_tx_queue_setup(port_id, q, tx_descriptors, socket, nullptr);
-            if (rc != 0)
-                error = "the port refuses transmit queue ";
-        }
+            return rc;
+        rc = rte_eth_tx_queue_setup(port_id, q, tx_descriptors,
+                                    static_cast<unsigned>(rte_eth_dev_socket_id(port_id)), nullptr);
         if (rc != 0)
-            error += std::to_string(q) + ": " + rte_strerror(-rc);
+            error =
+                "the port refuses transmit queue " + std::to_string(q) + ": " + rte_strerror(-rc);
     }
     if (rc != 0)
         return rc;

@@ -11,6 +11,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -40,11 +41,18 @@ struct devmem_stack {
     devmem::Neighbours neighbours;
     std::vector<std::unique_ptr<devmem_shard>> shards;
 
+    /// Whether queues can be set up again while the port runs. @return 0; -ENOTSUP.
+    int can_restart_rx(std::string& error) const;
+    /// Set a shard's queue up with a payload pool and start it; the port runs, the queue does not.
+    int start_rx(const devmem_shard& shard, rte_mempool* payload, std::string& error);
+    std::mutex control; ///< the port's, for what shards do to it while it runs
+
 private:
     devmem_stack() = default;
     int configure_port(const devmem_stack_config& config, std::string& error);
     int make_shards(const devmem_stack_config& config, std::string& error);
     int setup_queues(std::string& error);
+    int setup_rx(const devmem_shard& shard, rte_mempool* payload, std::string& error);
 
     bool started_ = false;
     std::uint16_t descriptors_ = 0;

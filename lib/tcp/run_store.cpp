@@ -2,7 +2,6 @@
 #include "lib/tcp/run_store.h"
 
 #include <cerrno>
-#include <new>
 
 namespace devmem::tcp {
 
@@ -22,14 +21,26 @@ int RunStore::create(const RunStoreConfig& config)
         !valid_pool(config.host_fragments, config.host_fragment_bytes,
                     config.host_fragments_per_page))
         return -EINVAL;
-    const std::uint64_t fragments = std::uint64_t{config.device_fragments} + config.host_fragments;
+    const int rc = extend(std::uint64_t{config.device_fragments} + config.host_fragments);
+    if (rc == 0)
+        config_ = config;
+    return rc;
+}
+
+int RunStore::extend(std::uint64_t fragments)
+{
     if (fragments >= kNone)
         return -EINVAL;
-    // Not cleared: the nodes of fragments that never arrive never become resident.
-    nodes_.reset(new (std::nothrow) Node[fragments]);
-    if (!nodes_)
+    if (fragments <= fragments_)
+        return 0;
+    // Not cleared, and moved page by page when it grows: the nodes of fragments that never arrive
+    // never become resident.
+    auto* nodes = static_cast<Node*>(std::realloc(nodes_.get(), fragments * sizeof(Node)));
+    if (nodes == nullptr)
         return -ENOMEM;
-    config_ = config;
+    nodes_.release();
+    nodes_.reset(nodes);
+    fragments_ = fragments;
     return 0;
 }
 

@@ -6,7 +6,9 @@
 #include "lib/tcp/seq.h"
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <type_traits>
 
 namespace devmem::tcp {
 
@@ -42,6 +44,9 @@ public:
     /// Make the arrays. Nothing is allocated after it.
     /// @return 0; -EINVAL fragment sizes or fragments per page out of range; -ENOMEM.
     int create(const RunStoreConfig& config);
+    /// Make room for fragments [0, fragments). Those beyond the host pool's are cut as they are and
+    /// begin a page where they would. @return 0; -EINVAL; -ENOMEM, and nothing has changed.
+    int extend(std::uint64_t fragments);
 
     Node& operator[](std::uint32_t fragment) { return nodes_[fragment]; }
     const Node& operator[](std::uint32_t fragment) const { return nodes_[fragment]; }
@@ -97,8 +102,14 @@ private:
                    : (fragment - config_.device_fragments) % config_.host_fragments_per_page == 0;
     }
 
+    struct Free {
+        void operator()(Node* nodes) const { std::free(nodes); }
+    };
+    static_assert(std::is_trivially_copyable_v<Node>, "realloc() moves nodes");
+
     RunStoreConfig config_{};
-    std::unique_ptr<Node[]> nodes_;
+    std::uint64_t fragments_ = 0;
+    std::unique_ptr<Node[], Free> nodes_;
 };
 
 } // namespace devmem::tcp

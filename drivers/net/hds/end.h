@@ -6,6 +6,7 @@
 #include "drivers/net/hds/queue.h"
 
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -49,6 +50,9 @@ public:
     /// Packets the lower end dropped because we did not take them in time.
     virtual std::uint64_t missed() = 0;
     virtual void dump(FILE* out) = 0;
+
+    /// What queues had counted when they were last released: one that is set up again goes on.
+    std::map<std::uint16_t, RxStats> rx_before;
 
     eth_rx_burst_t rx_burst = nullptr;
     eth_tx_burst_t tx_burst = nullptr;

@@ -144,7 +144,8 @@ int refuse_start(const char* kind, std::uint16_t q)
 void stop_queues(rte_eth_dev* dev)
 {
     for (std::uint16_t q = 0; q < dev->data->nb_rx_queues; ++q)
-        run_rx(dev, q, false);
+        if (dev->data->rx_queues[q] != nullptr) // not if setting it up again has failed
+            run_rx(dev, q, false);
     for (std::uint16_t q = 0; q < dev->data->nb_tx_queues; ++q)
         run_tx(dev, q, false);
 }
@@ -199,6 +200,7 @@ int rx_queue_setup(rte_eth_dev* dev, std::uint16_t q, std::uint16_t descriptors,
     queue->descriptors = descriptors;
     // The ethdev layer takes offloads set for the whole port out of the queue's.
     const std::uint64_t offloads = conf->offloads | dev->data->dev_conf.rxmode.offloads;
+    queue->stats = end_of(dev).rx_before[q];
     std::uint32_t fragments = 0;
     int rc = rx_queue_configure(*queue, *conf, pool, offloads);
     if (rc == 0)
@@ -233,8 +235,10 @@ int tx_queue_setup(rte_eth_dev* dev, std::uint16_t q, std::uint16_t descriptors,
 
 void rx_queue_release(rte_eth_dev* dev, std::uint16_t q)
 {
-    if (dev->data->rx_queues[q] != nullptr)
-        rx_queue_drain(rx_of(dev, q));
+    if (dev->data->rx_queues[q] == nullptr)
+        return;
+    rx_queue_drain(rx_of(dev, q));
+    end_of(dev).rx_before[q] = rx_of(dev, q).stats;
     free_queue<RxQueue>(dev->data->rx_queues[q]);
 }
 void tx_queue_release(rte_eth_dev* dev, std::uint16_t q)
@@ -252,7 +256,7 @@ int dev_infos_get(rte_eth_dev* dev, rte_eth_dev_info* info)
     info->rx_seg_capa.max_nseg = 2;
     info->default_rxportconf = {.burst_size = 32, .ring_size = 256, .nb_queues = 1};
     info->default_txportconf = {.burst_size = 32, .ring_size = 256, .nb_queues = 1};
-    info->dev_capa = 0;
+    info->dev_capa = RTE_ETH_DEV_CAPA_RUNTIME_RX_QUEUE_SETUP;
     return end_of(dev).info(*info);
 }
 
@@ -323,6 +327,7 @@ int stats_get(rte_eth_dev* dev, rte_eth_stats* stats)
 int stats_reset(rte_eth_dev* dev)
 {
     reset_stats(*dev->data);
+    end_of(dev).rx_before.clear();
     port_of(dev).missed_before = end_of(dev).missed();
     return 0;
 }

@@ -205,6 +205,10 @@ public:
 
     int set_up_rx(RxQueue& queue, const rte_eth_rxconf&, unsigned socket) override
     {
+        queue.lower_port = port_;
+        // While the port runs only what lies above changes: the lower queue receives as before.
+        if (running_)
+            return 0;
         std::uint16_t descriptors = queue.descriptors;
         std::uint16_t ignored = 0;
         rte_eth_dev_adjust_nb_rx_tx_desc(port_, &descriptors, &ignored);
@@ -219,7 +223,6 @@ public:
                                                     0, room, static_cast<int>(socket));
         if (pool == nullptr)
             return said(-rte_errno, "making a pool for");
-        queue.lower_port = port_;
         const int rc =
             said(rte_eth_rx_queue_setup(port_, queue.queue_id, descriptors, socket, nullptr, pool),
                  "setting up a receive queue of");
@@ -235,8 +238,17 @@ public:
                     "setting up a transmit queue of");
     }
 
-    int start() override { return said(rte_eth_dev_start(port_), "starting"); }
-    int stop() override { return said(rte_eth_dev_stop(port_), "stopping"); }
+    int start() override
+    {
+        const int rc = said(rte_eth_dev_start(port_), "starting");
+        running_ = rc == 0;
+        return rc;
+    }
+    int stop() override
+    {
+        running_ = false;
+        return said(rte_eth_dev_stop(port_), "stopping");
+    }
     void discard(std::uint16_t) override {}
 
     int link(rte_eth_link* link) override { return rte_eth_link_get_nowait(port_, link); }
@@ -306,6 +318,7 @@ private:
     std::uint16_t mtu_ = RTE_ETHER_MTU;
     std::uint32_t min_rx_buffer_ = 0;
     bool scatter_ = false;
+    bool running_ = false;
 };
 
 } // namespace

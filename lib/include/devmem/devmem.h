@@ -265,7 +265,8 @@ struct devmem_stack_config {
  *
  * @param error receives one line that says what is missing and how to get it
  * @return 0; -EINVAL wrong configuration; -ENOTSUP the port cannot split or cannot check TCP
- *   checksums; -ENOMEM; or what the driver returned.
+ *   checksums; -EBUSY another stack has payload in the region, or tokens of it are out; -ENOMEM; or
+ *   what the driver returned.
  */
 DEVMEM_API int devmem_stack_create(const struct devmem_stack_config* config,
                                    struct devmem_stack** stack, char* error, size_t error_len);
@@ -278,6 +279,26 @@ DEVMEM_API void devmem_stack_destroy(struct devmem_stack* stack);
 
 /** Shard `index` (0 to shards - 1) of a stack. */
 DEVMEM_API struct devmem_shard* devmem_stack_shard(struct devmem_stack* stack, unsigned index);
+
+/**
+ * Have a shard's queue write payload to another region from now on, or to none, while it runs.
+ * From the shard's thread, and not together with other control calls on the same port.
+ *
+ * No connection notices, and no byte is lost: what has arrived stays where it is and is received as
+ * tokens of the region it is in. The region left is released with the last of these bytes and
+ * tokens. Packets that reach the port while its queue changes are lost, and sent again.
+ *
+ * @param region the shard takes its part of it, as of the region of devmem_stack_create(); NULL:
+ *   host memory of the stack's own, as large as the part it leaves. Tokens in such memory say
+ *   DEVMEM_TOKEN_HOST.
+ * @param error receives one line that says what is missing and how to get it
+ * @return 0; -EALREADY it is bound so; -ENOTSUP the port cannot set up a queue while it runs; -EBUSY
+ *   the region has payload of a stack, or tokens of it are out; -EINVAL its pages are smaller than
+ *   those of devmem_stack_fit(); -ENOSPC it is too small for what senders may send; -ENOMEM; or
+ *   what the driver returned. After an error everything is as before.
+ */
+DEVMEM_API int devmem_shard_rebind(struct devmem_shard* shard, struct devmem_region* region,
+                                   char* error, size_t error_len);
 
 /** The fit in force: fragment and page size of the payload pools, and the MSS announced. */
 DEVMEM_API void devmem_stack_fit(const struct devmem_stack* stack, struct devmem_fit* fit);
@@ -468,7 +489,7 @@ struct devmem_shard_stats {
 DEVMEM_API void devmem_shard_stats_get(const struct devmem_shard* shard,
                                        struct devmem_shard_stats* stats);
 
-/** The payload pool of a shard, for devmem_pool_stats_get(). */
+/** The payload pool of a shard, for devmem_pool_stats_get(). devmem_shard_rebind() makes another. */
 DEVMEM_API struct rte_mempool* devmem_shard_pool(const struct devmem_shard* shard);
 
 #ifdef __cplusplus

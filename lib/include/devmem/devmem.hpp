@@ -313,6 +313,17 @@ public:
             return to_error(rc);
         return Connection(raw_, conn);
     }
+    /// Write payload to another region from now on, or to host memory (nullptr).
+    /// @param why receives one line when that is refused
+    std::error_code rebind(const Region* region, std::string* why = nullptr)
+    {
+        char text[Region::kErrorBytes] = "";
+        const int rc =
+            devmem_shard_rebind(raw_, region ? region->get() : nullptr, text, sizeof(text));
+        if (rc < 0 && why)
+            *why = text;
+        return to_error(rc);
+    }
     devmem_shard_stats stats() const
     {
         devmem_shard_stats stats;

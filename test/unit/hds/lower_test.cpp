@@ -112,6 +112,32 @@ TEST_P(Lower, LengthSplit)
     expect_split(receive(), made.bytes, 96);
 }
 
+TEST_P(Lower, TheLowerQueueRunsOnWhileThePayloadPoolChanges)
+{
+    over_ring({});
+    const Made made = make_frame({.payload = 900});
+    loop(made.bytes);
+    expect_split(receive(), made.bytes, made.header);
+    rte_mempool* other = host_pool(256, 1448);
+    loop(made.bytes); // waits in the ring meanwhile
+    change_payload(other);
+    EXPECT_EQ(rte_mempool_avail_count(payload_pool_), payload_pool_->size);
+    if (region_ != nullptr) {
+        EXPECT_EQ(region_->references, 2u) << "the test's and the pool's";
+    }
+    rte_mbuf* packet = receive();
+    ASSERT_NE(packet, nullptr);
+    ASSERT_NE(packet->next, nullptr);
+    EXPECT_EQ(packet->next->pool, other);
+    EXPECT_EQ(
+        payload_bytes(packet),
+        Frame(made.bytes.begin() + static_cast<std::ptrdiff_t>(made.header), made.bytes.end()));
+    rte_pktmbuf_free(packet);
+    rte_eth_stats stats;
+    ASSERT_EQ(rte_eth_stats_get(port_, &stats), 0);
+    EXPECT_EQ(stats.ipackets, 2u);
+}
+
 TEST_P(Lower, ADryPoolHoldsTheLowerPortBack)
 {
     over_ring({.fragments = 128});

@@ -136,19 +136,18 @@ void Port::start(const Config& config, const std::string& args)
     conf.rxmode.mtu = config.mtu;
     conf.rxmode.max_lro_pkt_size = 65535;
     ASSERT_EQ(rte_eth_dev_configure(port_, config.queues, config.queues, &conf), 0);
-    rte_eth_rxseg segments[2]{};
-    segments[0].split = {.mp = head_pool_,
-                         .length = config.length,
-                         .offset = config.head_offset,
-                         .proto_hdr = config.length != 0 ? 0 : config.proto_hdr};
-    segments[1].split = {
+    segments_[0].split = {.mp = head_pool_,
+                          .length = config.length,
+                          .offset = config.head_offset,
+                          .proto_hdr = config.length != 0 ? 0 : config.proto_hdr};
+    segments_[1].split = {
         .mp = payload_pool_, .length = 0, .offset = config.payload_offset, .proto_hdr = 0};
     if (config.payload_offset != 0) // the ethdev layer takes no length for the whole data room
-        segments[1].split.length =
+        segments_[1].split.length =
             static_cast<std::uint16_t>(config.fragment_bytes - config.payload_offset);
     rte_eth_rxconf rx{};
     rx.offloads = config.offloads;
-    rx.rx_seg = segments;
+    rx.rx_seg = segments_;
     rx.rx_nseg = 2;
     const bool split = (config.offloads & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT) != 0;
     for (std::uint16_t q = 0; q < config.queues; ++q) {
@@ -160,6 +159,18 @@ void Port::start(const Config& config, const std::string& args)
     ASSERT_EQ(rte_eth_dev_start(port_), 0);
     if (args.empty())
         peer_ = std::make_unique<Peer>(iface_);
+}
+
+void Port::change_payload(rte_mempool* pool)
+{
+    segments_[1].split.mp = pool;
+    rte_eth_rxconf rx{};
+    rx.offloads = config_.offloads;
+    rx.rx_seg = segments_;
+    rx.rx_nseg = 2;
+    ASSERT_EQ(rte_eth_dev_rx_queue_stop(port_, 0), 0);
+    ASSERT_EQ(rte_eth_rx_queue_setup(port_, 0, 256, kAnySocket, &rx, nullptr), 0);
+    ASSERT_EQ(rte_eth_dev_rx_queue_start(port_, 0), 0);
 }
 
 rte_mbuf* Port::receive(std::uint16_t queue)

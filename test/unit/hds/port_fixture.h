@@ -148,6 +148,9 @@ protected:
     rte_mempool* payload_pool(unsigned fragments, unsigned fragment_bytes);
     rte_mempool* host_pool(unsigned n, unsigned room);
 
+    /// Set receive queue 0 up again, with other payload mbufs of `fragment_bytes`, while the port
+    /// runs.
+    void change_payload(rte_mempool* pool);
     /// The next packet, or nullptr if none comes.
     rte_mbuf* receive(std::uint16_t queue = 0);
     /// All bytes of a segment, wherever it lies.
@@ -162,6 +165,7 @@ protected:
     static int serial_;
     std::string iface_;
     std::string vdev_;
+    rte_eth_rxseg segments_[2]{};
     std::uint16_t port_ = RTE_MAX_ETHPORTS;
     Config config_;
     rte_mempool* head_pool_ = nullptr;

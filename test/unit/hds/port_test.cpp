@@ -176,6 +176,46 @@ TEST_P(Life, QueuesStopAndStart)
     ASSERT_EQ(rte_eth_dev_tx_queue_start(port_, 0), 0);
 }
 
+TEST_P(Life, AQueueChangesItsPayloadPoolWhileThePortRuns)
+{
+    start({.queues = 2});
+    rte_mempool* other = host_pool(256, 1448);
+    unsigned by_queue[2] = {}, changed = 0;
+    // The kernel chooses the queue by flow.
+    for (std::uint16_t flow = 0; flow < 64; ++flow) {
+        const Made made = make_frame({.payload = 300, .src_port = flow});
+        if (flow == 32) {
+            change_payload(other);
+            EXPECT_GT(by_queue[0], 0u);
+        }
+        peer_->send(made.bytes);
+        rte_mbuf* packet = nullptr;
+        std::uint16_t queue = 0;
+        for (int tries = 0; rte_eth_rx_burst(port_, queue, &packet, 1) == 0; ++tries) {
+            ASSERT_LT(tries, 1'000'000);
+            queue ^= 1;
+        }
+        ++by_queue[queue];
+        if (flow < 32 || queue == 1) {
+            expect_split(packet, made.bytes, made.header);
+            continue;
+        }
+        ++changed;
+        ASSERT_NE(packet->next, nullptr);
+        EXPECT_EQ(packet->next->pool, other);
+        EXPECT_EQ(
+            payload_bytes(packet),
+            Frame(made.bytes.begin() + static_cast<std::ptrdiff_t>(made.header), made.bytes.end()));
+        rte_pktmbuf_free(packet);
+    }
+    EXPECT_GT(changed, 0u);
+    rte_eth_stats stats;
+    ASSERT_EQ(rte_eth_stats_get(port_, &stats), 0);
+    EXPECT_EQ(stats.q_ipackets[0], by_queue[0]) << "the count went back";
+    EXPECT_EQ(stats.q_ipackets[1], by_queue[1]);
+    EXPECT_EQ(stats.ipackets, 64u);
+}
+
 TEST_P(Life, StatisticsAddUpAndReset)
 {
     start({});

@@ -50,8 +50,10 @@ std::uint64_t host_bytes_needed(const Options& options, const devmem_region_info
 {
     // An mbuf takes 256 bytes with its mempool header; a fragment is half a KiB at the least (MTU
     // 576). Per shard: header mbufs, connections, 16 MiB for payload that was not split off.
+    // Leaving a region takes as many mbufs again.
     constexpr std::uint64_t kMiB = 1 << 20;
-    return region.bytes / 512 * 256 + options.queues * 64 * kMiB + 64 * kMiB;
+    const std::uint64_t mbufs = region.bytes / 512 * 256;
+    return (options.unbind_after != 0 ? 2 : 1) * mbufs + options.queues * 64 * kMiB + 64 * kMiB;
 }
 
 std::vector<std::string> eal_arguments(const Options& options, const Machine& machine,

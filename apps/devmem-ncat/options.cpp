@@ -143,12 +143,18 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options* opt
         options->connections = number<std::uint64_t>("--connections", value, 1, UINT32_MAX);
     });
     app.add_flag("--hash", options->hash, "print the SHA-256 of each connection's bytes");
-    text("--rate", "BYTES/s", "return tokens no faster: a slow consumer",
-         [&](const std::string& value) {
-             if (!parse_bytes(value, &options->rate))
-                 refuse("--rate",
-                        "\"" + value + "\" is not a number of bytes such as 500000, 64K or 10M");
-         });
+    const auto bytes = [&](const char* name, const char* value, const char* help,
+                           std::uint64_t* to) {
+        text(name, value, help, [name, to](const std::string& given) {
+            if (!parse_bytes(given, to))
+                refuse(name,
+                       "\"" + given + "\" is not a number of bytes such as 500000, 64K or 10M");
+        });
+    };
+    bytes("--rate", "BYTES/s", "return tokens no faster: a slow consumer", &options->rate);
+    bytes("--unbind-after", "BYTES",
+          "after so many bytes of a queue, receive its payload into host memory",
+          &options->unbind_after);
     text("--send", "FILE", "send FILE to each peer first, - for stdin",
          [&](const std::string& value) { options->send = value; });
     app.add_flag("--json", options->json, "print one JSON object on stdout at the end");

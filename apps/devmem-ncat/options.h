@@ -27,8 +27,9 @@ struct Options {
     std::string output;            ///< file; "-": stdout; empty: none
     std::uint64_t connections = 1; ///< end after so many; kNoLimit: never
     bool hash = false;
-    std::uint64_t rate = 0; ///< bytes per second; 0: as fast as they come
-    std::string send;       ///< file; empty: none
+    std::uint64_t rate = 0;         ///< bytes per second; 0: as fast as they come
+    std::uint64_t unbind_after = 0; ///< bytes of a queue; 0: never
+    std::string send;               ///< file; empty: none
     bool json = false;
     std::vector<std::string> eal; ///< what follows `--`
 

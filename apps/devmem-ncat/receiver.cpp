@@ -69,6 +69,9 @@ bool Receiver::poll()
         listener_.reset();
     if (!held_.empty())
         give_back_held();
+    if (job_.options.unbind_after != 0 && !unbound_ &&
+        counters_.bytes.load(std::memory_order_relaxed) >= job_.options.unbind_after)
+        unbind();
     if (shut_ != 0) {
         for (auto it = sessions_.begin(); it != sessions_.end();) {
             Session& session = (it++)->second;
@@ -77,6 +80,16 @@ bool Receiver::poll()
         }
     }
     return busy || !events.empty();
+}
+
+void Receiver::unbind()
+{
+    unbound_ = true;
+    std::string why;
+    if (shard_.rebind(nullptr, &why)) {
+        std::fprintf(stderr, "devmem-ncat: --unbind-after: %s\n", why.c_str());
+        job_.failed = true;
+    }
 }
 
 void Receiver::finish()

@@ -92,12 +92,14 @@ private:
     void fail(Session& session, std::error_code why);
     void remove(Session& session);
     void give_back_held();
+    void unbind();
 
     devmem::Shard shard_;
     Job& job_;
     bool looks_; ///< at the bytes: pattern, hash or output
     std::optional<devmem::Listener> listener_;
     Sessions sessions_;
+    bool unbound_ = false;
     std::size_t shut_ = 0; ///< sessions that wait for the peer to acknowledge our FIN
     devmem::TokenBatch tokens_;
     std::deque<devmem::Token> held_; ///< until the rate allows

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 
 std::set<std::uint64_t> fake_tokens_out;
 unsigned fake_return_calls;
@@ -183,6 +184,14 @@ int devmem_abort(devmem_shard* shard, devmem_conn_t conn)
         return -EBADF;
     connection->closed = connection->aborted = true;
     return 0;
+}
+
+int devmem_shard_rebind(devmem_shard* shard, devmem_region* to, char* error, std::size_t error_len)
+{
+    shard->unbound += to == nullptr;
+    if (shard->rebind_says != 0)
+        std::snprintf(error, error_len, "as the test says");
+    return shard->rebind_says;
 }
 
 void devmem_shard_stats_get(const devmem_shard* shard, devmem_shard_stats* stats)

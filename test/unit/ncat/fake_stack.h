@@ -41,6 +41,8 @@ struct devmem_shard {
     bool listening = false;
     devmem_conn_t next_conn = 1;
     devmem_shard_stats stats{};
+    unsigned unbound = 0; ///< calls of devmem_shard_rebind() without a region
+    int rebind_says = 0;  ///< what they return
 };
 
 /// Tokens delivered and not yet returned, and how returns went. Reset by devmem_shard's

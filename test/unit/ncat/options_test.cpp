@@ -56,6 +56,8 @@ TEST(Options, ReadsEveryOption)
                                  "--hash",
                                  "--rate",
                                  "10M",
+                                 "--unbind-after",
+                                 "3K",
                                  "--send",
                                  "request",
                                  "--",
@@ -65,6 +67,7 @@ TEST(Options, ReadsEveryOption)
     ASSERT_FALSE(parsed.status) << parsed.message;
     const Options& options = parsed.options;
     EXPECT_TRUE(options.listen);
+    EXPECT_EQ(options.unbind_after, 3072u);
     ASSERT_EQ(options.addrs.size(), 2u);
     EXPECT_EQ(options.addrs[0].prefix_len, 24);
     EXPECT_EQ(options.addrs[1].family, 6);
@@ -144,6 +147,7 @@ TEST(Options, RefusesInOneLineThatNamesTheArgument)
         {{"-l", "-v", "257"}, "-v", "from 2 to 256"},
         {{"-l", "--rate", "fast"}, "--rate", "64K"},
         {{"-l", "--rate", "0"}, "--rate", "64K"},
+        {{"-l", "--unbind-after", "soon"}, "--unbind-after", "64K"},
         {{"-l", "--connections", "0"}, "--connections", "from 1 to"},
         {{"-l", "--frobnicate"}, "--frobnicate", "--hash"},
         {{"-l", "-x", "3"}, "-x", "--hash"},
@@ -172,8 +176,9 @@ TEST(Options, HelpNamesEveryOption)
 {
     const Parsed parsed = parse({"--help"});
     EXPECT_EQ(parsed.status, 0);
-    for (const char* name : {"-l", "-c", "-s", "-g", "-p", "-f", "-q", "-v", "-m", "-o", "-k",
-                             "--connections", "--hash", "--rate", "--send", "--json"})
+    for (const char* name :
+         {"-l", "-c", "-s", "-g", "-p", "-f", "-q", "-v", "-m", "-o", "-k", "--connections",
+          "--hash", "--rate", "--unbind-after", "--send", "--json"})
         EXPECT_NE(parsed.message.find(std::string("  ") + name), std::string::npos) << name;
 }
 

@@ -58,6 +58,25 @@ protected:
     std::unique_ptr<Receiver> receiver;
 };
 
+TEST_F(ReceiverTest, LeavesTheRegionOnceEnoughHasCome)
+{
+    options.unbind_after = 3000;
+    shard.rebind_says = -ENOTSUP;
+    start();
+    const devmem_conn_t conn = arrive();
+    shard.deliver(conn, std::string(2999, 'x'));
+    receiver->poll();
+    receiver->poll();
+    EXPECT_EQ(shard.unbound, 0u);
+    shard.deliver(conn, "x");
+    receiver->poll();
+    receiver->poll();
+    EXPECT_EQ(shard.unbound, 1u);
+    EXPECT_TRUE(job->failed) << "it was refused";
+    end(conn);
+    receiver->finish();
+}
+
 TEST_F(ReceiverTest, OneConnectionToItsEnd)
 {
     options.hash = options.json = true;

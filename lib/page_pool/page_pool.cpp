@@ -556,6 +556,8 @@ std::uint64_t PagePool::take_stray(Page& page, std::uint32_t n)
 void PagePool::take_shared(Slot& slot, Taken& taken)
 {
     std::uint32_t index = shared_page_.load(std::memory_order_relaxed);
+    if (retired_.load(std::memory_order_relaxed)) [[unlikely]]
+        return;
     taken.add(index * fragments_per_page_, take_stray(page(index), taken.missing()));
     while (taken.missing() != 0 && (index = next_shared_page(slot, 0)) != kNone) {
         const std::uint64_t sel = lowest(page(index).full, taken.missing());
@@ -636,7 +638,7 @@ bool PagePool::salvage(Slot& slot, Taken& taken, std::uint32_t caller)
     // has found from one look to the next.
     bool alone = false;
     for (unsigned attempt = 0; attempt < kAttempts; ++attempt) {
-        if (free_count() < taken.wanted)
+        if (free_count() < taken.wanted || retired_.load(std::memory_order_relaxed))
             break;
         begin_scarcity(slot);
         sweep_and_take(slot, taken);
@@ -799,6 +801,8 @@ bool PagePool::take_adjacent(Slot& slot, std::uint32_t n, FragmentRun& run)
 /// Take a run of stray fragments, once around the pool at most.
 bool PagePool::sweep_adjacent(Slot& slot, std::uint32_t n, FragmentRun& run)
 {
+    if (retired_.load(std::memory_order_relaxed))
+        return false;
     std::uint32_t index = slot.scan.load(std::memory_order_relaxed);
     for (std::uint32_t left = pages_; left != 0; --left) {
         Page& p = page(index);
@@ -1151,19 +1155,25 @@ void PagePool::withdraw_page(Slot& slot, std::uint32_t index, std::uint8_t owner
     slot.count(slot.gets, bits(p.full));
 }
 
+bool PagePool::fetch_diverted(Diverted* diverted)
+{
+    if (list_pop(returned_, &diverted->index, 1) == 0)
+        return false;
+    Page& p = page(diverted->index);
+    diverted->waived = p.waived;
+    if (p.waived)
+        waived_.fetch_sub(1);
+    p.waived = false;
+    p.owner.store(kProvider, std::memory_order_release);
+    return true;
+}
+
 std::uint32_t PagePool::withdraw(std::uint32_t caller, std::uint32_t n, std::uint32_t* pages)
 {
     Slot& s = slot(caller);
     if (!s.used)
         begin_using(s);
-    std::uint32_t got = list_pop(returned_, pages, n);
-    for (std::uint32_t i = 0; i < got; ++i) {
-        Page& p = page(pages[i]);
-        if (p.waived)
-            waived_.fetch_sub(1);
-        p.waived = false;
-        p.owner.store(kProvider, std::memory_order_release);
-    }
+    std::uint32_t got = 0;
     const auto take = [&] {
         while (got < n &&
                (list_pop(fresh_, pages + got, 1) != 0 || list_pop(recycled_, pages + got, 1) != 0 ||
@@ -1177,6 +1187,17 @@ std::uint32_t PagePool::withdraw(std::uint32_t caller, std::uint32_t n, std::uin
             take();
     }
     return got;
+}
+
+bool PagePool::retire(std::uint32_t caller)
+{
+    retired_.store(true);
+    divert(UINT32_MAX);
+    Diverted diverted;
+    std::uint32_t index;
+    while (fetch_diverted(&diverted) || withdraw(caller, 1, &index) != 0) {
+    }
+    return present() == 0;
 }
 
 int PagePool::insert(std::uint32_t caller, std::uint32_t index)
@@ -1223,6 +1244,15 @@ std::uint64_t PagePool::dma(std::uint32_t index) const
 }
 
 // ---- counters
+
+bool PagePool::is_in_use() const
+{
+    for (std::uint32_t i = 0; i < pages_; ++i) {
+        if (view(i).out != 0)
+            return true;
+    }
+    return false;
+}
 
 std::uint32_t PagePool::free_count() const
 {

@@ -119,12 +119,20 @@ public:
     // ---- pages and their provider
 
     /// Take up to `n` wholly free pages out of the pool: they become the provider's, and frees of
-    /// their fragments are refused. Pages that were diverted earlier come first.
-    /// @return how many
+    /// their fragments are refused. @return how many
     std::uint32_t withdraw(std::uint32_t caller, std::uint32_t n, std::uint32_t* pages);
-    /// Withdraw as many as `n` pages more, each as soon as it becomes wholly free: withdraw()
-    /// fetches them. Replaces what is left of an earlier demand.
+    /// Withdraw `n` pages more, each as soon as it becomes wholly free. Replaces what is left of an
+    /// earlier demand.
     void divert(std::uint32_t n) { diverted_wanted_.store(n); }
+    /// How many of them are still to come.
+    std::uint32_t diverted_wanted() const { return diverted_wanted_.load(); }
+    struct Diverted {
+        std::uint32_t index;
+        bool waived; ///< it was on another node
+    };
+    /// Fetch a page that was diverted, or passed over because of its node: it is the provider's
+    /// then. @return false: there is none.
+    bool fetch_diverted(Diverted* page);
     /// Give a page back that was withdrawn. @return 0; -EINVAL no such page; -EEXIST it is the
     /// pool's.
     int insert(std::uint32_t caller, std::uint32_t page);
@@ -134,6 +142,7 @@ public:
     /// The node pages should be on; those found to be on another are diverted, few at a time. -1:
     /// any.
     void update_nid(int node) { node_.store(node); }
+    int nid() const { return node_.load(); }
     /// The node a page is on. Set it while the page is withdrawn, or before it is put in.
     void set_page_nid(std::uint32_t page, int node);
 
@@ -144,6 +153,12 @@ public:
     /// The DMA address of a page, 0 if none was set.
     std::uint64_t dma(std::uint32_t page) const;
 
+    /// Nothing can be taken any more, and all pages become the provider's: the idle ones now,
+    /// others when they become idle, which takes another call where an lcore kept some of their
+    /// fragments.
+    /// @return whether nothing is out
+    bool retire(std::uint32_t caller);
+
     // ---- what other processes left behind
 
     /// Put back what a process took, after its death. @return the number of fragments.
@@ -153,6 +168,8 @@ public:
 
     /// Free fragments; exact when nothing runs, and never less than the truth during a call.
     std::uint32_t free_count() const;
+    /// Whether a fragment is out.
+    bool is_in_use() const;
     /// Exact when nothing runs; hold >= release at any time.
     PagePoolStats stats() const;
     const char* name() const { return name_; }
@@ -253,6 +270,7 @@ private:
     sync::Atomic<std::int32_t> node_{-1};
     sync::Atomic<std::uint32_t> waived_{0}; ///< diverted because of their node, not yet fetched
     sync::Atomic<std::uint32_t> present_{0};
+    sync::Atomic<bool> retired_{false};
     sync::Atomic<bool> scarce_{false}; ///< the last page that was looked for was not to be had
 
     List recycled_; ///< pages that were used

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cerrno>
 #include <cinttypes>
+#include <cstdio>
 #include <cstring>
 #include <new>
 
@@ -26,32 +27,58 @@ namespace devmem {
 namespace {
 
 constexpr std::uint32_t kDefaultFragmentsPerPage = 64;
-/// Refused frees that are logged one by one. After that, each time their number doubles: a program
-/// that frees everything twice must still be able to run on.
 constexpr std::uint64_t kRefusalsLogged = 32;
 
-int g_logtype;
 int g_ops_index = -EAGAIN;
 std::uint64_t g_process;
 
-#define POOL_LOG(level, ...)                                                                       \
-    rte_log(RTE_LOG_##level, static_cast<std::uint32_t>(g_logtype), __VA_ARGS__)
+// ---- callers
 
-/// The pool follows its state.
-const PagePool& pool_of(const PagePoolState& state)
+/// Jiffies after boot at which a process began, its state; 0 if there is none.
+std::uint64_t start_of(int pid, char* run_state)
 {
-    return *reinterpret_cast<const PagePool*>(&state + 1);
+    char path[32];
+    std::snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    std::FILE* file = std::fopen(path, "re");
+    if (file == nullptr)
+        return 0;
+    char line[512] = "";
+    const bool read = std::fgets(line, sizeof(line), file) != nullptr;
+    std::fclose(file);
+    // The name, in brackets, may hold anything. State is the third field, the start the 22nd.
+    const char* const fields = read ? std::strrchr(line, ')') : nullptr;
+    unsigned long long start = 0;
+    if (fields == nullptr ||
+        std::sscanf(fields,
+                    ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d "
+                    "%llu",
+                    run_state, &start) != 2)
+        return 0;
+    return start;
 }
 
-PagePool& pool_of(PagePoolState& state)
+/// The entry of this process, which is not the one that made the mempool; made at its first call.
+[[gnu::cold, gnu::noinline]] std::uint32_t caller_of_this_process(PagePoolState& state)
 {
-    return *reinterpret_cast<PagePool*>(&state + 1);
+    for (std::uint32_t i = 0; i < kMaxPoolProcess; ++i) {
+        PoolProcess& entry = state.processes[i];
+        std::uint64_t key = entry.key.load(std::memory_order_acquire);
+        if (key == 0 && entry.key.compare_exchange_strong(key, g_process)) {
+            char run_state;
+            entry.pid = getpid();
+            entry.start = start_of(getpid(), &run_state);
+            key = g_process;
+        }
+        if (key == g_process)
+            return caller_of_process(i + 1);
+    }
+    return kNoLcore; // too many of them: what it takes is taken to be the maker's
 }
 
-std::uint32_t caller(const PagePoolState& state)
+inline std::uint32_t caller(PagePoolState& state)
 {
-    static_assert(kNoLcore == LCORE_ID_ANY);
-    return state.process == g_process ? rte_lcore_id() : kNoLcore;
+    static_assert(kNoLcore == LCORE_ID_ANY && kMaxPoolProcess <= kMaxProcess);
+    return state.process == g_process ? rte_lcore_id() : caller_of_this_process(state);
 }
 
 // ---- objects and addresses
@@ -157,12 +184,6 @@ void forget_extents(PagePoolState& state)
 
 // ---- refused frees
 
-bool worth_a_line(PagePoolState& state)
-{
-    const std::uint64_t n = state.refusals.fetch_add(1, std::memory_order_relaxed) + 1;
-    return n <= kRefusalsLogged || std::has_single_bit(n);
-}
-
 [[gnu::cold, gnu::noinline]] void report_double_free(PagePoolState& state, std::uint32_t page,
                                                      std::uint64_t refused)
 {
@@ -189,7 +210,7 @@ bool worth_a_line(PagePoolState& state)
 
 int alloc(rte_mempool* mp)
 {
-    static constexpr PagePoolMempoolConfig kDefaults{.fragments_per_page = 0, .layout = nullptr};
+    static constexpr PagePoolMempoolConfig kDefaults{};
     const auto& config = mp->pool_config == nullptr
                              ? kDefaults
                              : *static_cast<const PagePoolMempoolConfig*>(mp->pool_config);
@@ -303,6 +324,8 @@ constexpr std::uint64_t run_mask(std::uint32_t first, std::uint32_t count)
             mask = gather(state, table, n, i, where, objects, size);
             run = static_cast<std::uint32_t>(std::popcount(mask));
         }
+        if ((state.flags & kGuarded) != 0) [[unlikely]]
+            guard_put(state, where.page(), mask);
         const std::uint64_t refused = pool_of(state).free_mask(lcore, where.page(), mask, run);
         if (refused != 0) [[unlikely]]
             report_double_free(state, where.page(), refused);
@@ -322,6 +345,8 @@ int enqueue(rte_mempool* mp, void* const* table, unsigned n)
         put_any(mp, state, table, n);
         return 0; // the library would not look
     }
+    if ((state.flags & kGuarded) != 0) [[unlikely]]
+        guard_put(state, where.page(), run_mask(where.fragment(), n));
     const std::uint64_t refused =
         pool_of(state).free_mask(caller(state), where.page(), run_mask(where.fragment(), n), n);
     if (refused != 0) [[unlikely]]
@@ -341,6 +366,13 @@ int dequeue(rte_mempool* mp, void** table, unsigned n)
         return n == 0 ? 0 : -ENOBUFS;
     FragmentRun run;
     std::memcpy(&run, table, sizeof(run));
+    if ((state.flags & kGuarded) != 0) [[unlikely]] {
+        for (unsigned i = 0; i < runs; ++i) {
+            std::memcpy(&run, table + i, sizeof(run));
+            guard_get(state, run);
+        }
+        std::memcpy(&run, table, sizeof(run));
+    }
     if (runs == 1) [[likely]] {
         void* const* const objects = state.objects + run.first;
         if (n == 1)
@@ -407,9 +439,9 @@ int populate(rte_mempool* mp, unsigned max_objs, void* vaddr, rte_iova_t iova, s
 RTE_INIT(register_page_pool)
 {
     g_process = rte_rdtsc() << 16 ^ static_cast<std::uint64_t>(getpid());
-    g_logtype = rte_log_register_type_and_pick_level("mempool.page_pool", RTE_LOG_NOTICE);
-    if (g_logtype < 0)
-        g_logtype = RTE_LOGTYPE_MEMPOOL;
+    page_pool_logtype = rte_log_register_type_and_pick_level("mempool.page_pool", RTE_LOG_NOTICE);
+    if (page_pool_logtype < 0)
+        page_pool_logtype = RTE_LOGTYPE_MEMPOOL;
 
     for (std::uint32_t i = 0; i < rte_mempool_ops_table.num_ops; ++i) {
         if (std::strcmp(rte_mempool_ops_table.ops[i].name, kPagePoolOpsName) == 0) {
@@ -435,7 +467,27 @@ RTE_INIT(register_page_pool)
 
 } // namespace
 
-// ---- // interface
+// ---- interface
+
+int page_pool_logtype;
+
+bool worth_a_line(PagePoolState& state)
+{
+    const std::uint64_t n = state.refusals.fetch_add(1, std::memory_order_relaxed) + 1;
+    return n <= kRefusalsLogged || std::has_single_bit(n);
+}
+
+std::uint32_t pool_caller(PagePoolState& state)
+{
+    return caller(state);
+}
+
+bool is_alive(const PoolProcess& process)
+{
+    char run_state = 'X';
+    const std::uint64_t start = start_of(process.pid, &run_state);
+    return start != 0 && start == process.start && run_state != 'Z' && run_state != 'X';
+}
 
 int page_pool_ops_index()
 {
@@ -478,6 +530,8 @@ int page_pool_put_run(rte_mempool* mp, std::uint32_t first, std::uint32_t count)
                      pool.name(), count, first);
         return -EINVAL;
     }
+    if ((state.flags & kGuarded) != 0) [[unlikely]]
+        guard_put(state, page, run_mask(offset, count));
     const std::uint64_t refused =
         pool.free_mask(caller(state), page, run_mask(offset, count), count);
     if (refused == 0) [[likely]]
@@ -492,9 +546,10 @@ using namespace devmem;
 
 int devmem_pool_stats_get(const rte_mempool* mp, devmem_pool_stats* stats)
 {
-    const PagePool* pool = page_pool_of(mp);
-    if (pool == nullptr)
+    const PagePoolState* state = page_pool_state(mp);
+    if (state == nullptr)
         return -EINVAL;
+    const PagePool* pool = &pool_of(*state);
     const PagePoolStats s = pool->stats();
     *stats = {
         .alloc_fast = s.alloc_fast,
@@ -513,6 +568,8 @@ int devmem_pool_stats_get(const rte_mempool* mp, devmem_pool_stats* stats)
         .stolen = s.stolen,
         .double_free = s.double_free,
         .foreign_free = s.foreign_free,
+        .poison_damaged = state->poison_damaged,
+        .red_zone_damaged = state->red_zone_damaged,
         .hold = s.hold,
         .release = s.release,
         .pages = pool->pages(),

@@ -35,6 +35,11 @@ const PktmbufPoolLayout* pktmbuf_pool_layout(const rte_mempool* mp);
 /// @return as PagePool::free_run().
 int page_pool_put_run(rte_mempool* mp, std::uint32_t first, std::uint32_t count);
 
+/// Have devmem_pool_holders_get() know which fragments tokens stand for. nullptr: none any more.
+void page_pool_set_token_mask(const rte_mempool* mp,
+                              std::uint64_t (*token_mask)(const void* arg, std::uint32_t page),
+                              const void* arg);
+
 /// Argument of rte_mempool_set_ops_byname(mp, "page_pool", config), or NULL for the defaults. Read
 /// when the mempool is populated for the first time.
 struct PagePoolMempoolConfig {

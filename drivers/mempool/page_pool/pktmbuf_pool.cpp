@@ -2,7 +2,14 @@
 // Pools of mbufs whose buffers are pinned to the fragments of a region.
 #include <bit>
 #include <cerrno>
+
+#include <cinttypes>
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
+#include <memory>
+#include <mutex>
+#include <utility>
 
 #include <rte_errno.h>
 #include <rte_mbuf.h>
@@ -33,10 +40,7 @@ struct PinnedMbuf {
 void free_pinned(void*, void* opaque)
 {
     auto* mbuf = static_cast<rte_mbuf*>(opaque);
-    rte_mbuf_ext_refcnt_set(mbuf->shinfo, 1);
-    mbuf->ol_flags = RTE_MBUF_F_EXTERNAL;
-    mbuf->next = nullptr;
-    mbuf->nb_segs = 1;
+    make_free(*mbuf);
     rte_mbuf_raw_free(mbuf);
 }
 
@@ -72,8 +76,16 @@ private:
     rte_iova_t iova_ = RTE_BAD_IOVA;
 };
 
+/// What of a fragment mbufs have for data.
+std::uint32_t data_bytes(const PktmbufPoolLayout& layout, std::uint32_t flags)
+{
+    return layout.fragment_bytes -
+           ((flags & DEVMEM_POOL_RED_ZONE) != 0 ? DEVMEM_RED_ZONE_BYTES : 0);
+}
+
 struct MbufInit {
     const PktmbufPoolLayout& layout;
+    const PagePoolState& state;
     IovaFinder iova;
 };
 
@@ -89,8 +101,11 @@ void init_mbuf(rte_mempool* mp, void* opaque, void* object, unsigned index)
     std::memset(object, 0, sizeof(PinnedMbuf));
     auto& [mbuf, shared] = *static_cast<PinnedMbuf*>(object);
     mbuf.buf_addr = reinterpret_cast<void*>(address);
-    mbuf.buf_iova = init.iova.find(address, layout.fragment_bytes);
-    mbuf.buf_len = static_cast<std::uint16_t>(layout.fragment_bytes);
+    mbuf.buf_iova = (init.state.flags & DEVMEM_POOL_DMA_MAP) != 0
+                        ? pool_of(init.state).dma(index / layout.fragments_per_page) +
+                              index % layout.fragments_per_page * layout.fragment_bytes
+                        : init.iova.find(address, layout.fragment_bytes);
+    mbuf.buf_len = static_cast<std::uint16_t>(data_bytes(layout, init.state.flags));
     rte_pktmbuf_reset_headroom(&mbuf);
     mbuf.pool = mp;
     mbuf.nb_segs = 1;
@@ -134,51 +149,161 @@ int lay_out(devmem_region* region, std::uint64_t offset, std::uint64_t bytes,
     return 0;
 }
 
-rte_mempool* fail(int error, rte_mempool* mp = nullptr)
+/// Set rte_errno and the text. @return nullptr
+[[gnu::format(printf, 4, 5)]] rte_mempool* fail(int error, char* text, std::size_t len,
+                                                const char* format, ...)
 {
-    rte_mempool_free(mp);
     rte_errno = -error;
+    if (text != nullptr && len != 0) {
+        va_list arguments;
+        va_start(arguments, format);
+        std::vsnprintf(text, len, format, arguments);
+        va_end(arguments);
+    }
     return nullptr;
 }
 
+struct FreeMempool {
+    void operator()(rte_mempool* mp) const { rte_mempool_free(mp); }
+};
+
+/// Know the DMA address of each page. @return 0; -ERANGE.
+int map_pages(PagePool& pool, const PktmbufPoolLayout& layout)
+{
+    const auto shift = static_cast<unsigned>(std::countr_zero(layout.page_bytes));
+    const Region& region = *layout.region;
+    for (std::uint32_t page = 0; page < pool.pages(); ++page) {
+        const std::uint64_t at = layout.offset + std::uint64_t{page} * layout.page_bytes;
+        const int rc = pool.set_dma(
+            page, dma_address(region, at / region.page_bytes) + at % region.page_bytes, shift);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+/// Leave to the provider what the region has no memory for.
+void withdraw_holes(PagePoolState& state)
+{
+    const Region& region = *state.layout.region;
+    if (region.populated == region.bytes)
+        return;
+    PagePool& pool = pool_of(state);
+    std::uint32_t page;
+    while (pool.withdraw(pool_caller(state), 1, &page) != 0) {
+    }
+    const std::lock_guard guard(region.pages_lock);
+    for (page = pool.pages(); page-- > 0;) {
+        const std::uint64_t at =
+            state.layout.offset + std::uint64_t{page} * state.layout.page_bytes;
+        if (!region.holes[at / region.page_bytes])
+            pool.insert(pool_caller(state), page);
+    }
+}
+
 } // namespace
+
+void devmem::make_free(rte_mbuf& mbuf)
+{
+    rte_mbuf_refcnt_set(&mbuf, 1);
+    rte_mbuf_ext_refcnt_set(mbuf.shinfo, 1);
+    mbuf.ol_flags = RTE_MBUF_F_EXTERNAL;
+    mbuf.next = nullptr;
+    mbuf.nb_segs = 1;
+}
+
+rte_mempool* devmem_pool_create(const devmem_pool_config* config, char* text, std::size_t len)
+{
+    if (config == nullptr || config->size != sizeof(*config))
+        return fail(-EINVAL, text, len, "size is not sizeof(struct devmem_pool_config)");
+    const char* const name = config->name;
+    if (name == nullptr || config->region == nullptr)
+        return fail(-EINVAL, text, len, "a pool needs a name and a region");
+    if (std::strlen(name) >= RTE_MEMPOOL_NAMESIZE)
+        return fail(-ENAMETOOLONG, text, len, "name %s: %zu characters at most", name,
+                    std::size_t{RTE_MEMPOOL_NAMESIZE - 1});
+    const std::uint32_t flags = config->flags;
+    if ((flags & ~(DEVMEM_POOL_DMA_MAP | kGuarded)) != 0)
+        return fail(-EINVAL, text, len,
+                    "flags %#x: only DEVMEM_POOL_DMA_MAP, _POISON and _RED_ZONE exist", flags);
+    for (const auto& [flag, what] : {std::pair{DEVMEM_POOL_POISON, "DEVMEM_POOL_POISON"},
+                                     std::pair{DEVMEM_POOL_RED_ZONE, "DEVMEM_POOL_RED_ZONE"}}) {
+        if ((flags & flag) != 0 && !config->region->readable)
+            return fail(-EOPNOTSUPP, text, len, "%s: the CPU cannot reach memory of %s", what,
+                        config->region->provider->name);
+    }
+    PktmbufPoolLayout layout;
+    int rc = lay_out(config->region, config->offset, config->bytes, config->page_bytes,
+                     config->fragment_bytes, layout);
+    if (rc == 0 && data_bytes(layout, flags) < kMinFragmentBytes)
+        rc = -EINVAL;
+    if (rc != 0)
+        return fail(rc, text, len,
+                    "page_bytes %u, fragment_bytes %u, offset %" PRIu64 ", bytes %" PRIu64
+                    ": fragments of 64 to 65535 bytes for data, at most 64 in a page that is a "
+                    "power of two and divides the rest",
+                    config->page_bytes, config->fragment_bytes, config->offset, config->bytes);
+
+    // No cache of the mempool's own: it would hold fragments back and scatter them, and the driver
+    // has one of whole pages.
+    std::unique_ptr<rte_mempool, FreeMempool> mp(
+        rte_mempool_create_empty(name, layout.fragments, sizeof(PinnedMbuf), 0,
+                                 sizeof(rte_pktmbuf_pool_private), config->socket_id, 0));
+    if (mp == nullptr)
+        return fail(-rte_errno, text, len, "mempool %s: %s", name, rte_strerror(rte_errno));
+    PagePoolMempoolConfig ops_config{.fragments_per_page = layout.fragments_per_page,
+                                     .layout = &layout};
+    rc = rte_mempool_set_ops_byname(mp.get(), kPagePoolOpsName, &ops_config);
+    if (rc < 0 || page_pool_ops_index() < 0)
+        return fail(rc < 0 ? rc : page_pool_ops_index(), text, len, "no mempool driver %s",
+                    kPagePoolOpsName);
+    rte_pktmbuf_pool_private private_data{
+        .mbuf_data_room_size = static_cast<std::uint16_t>(data_bytes(layout, flags)),
+        .mbuf_priv_size = 0,
+        .flags = RTE_PKTMBUF_POOL_F_PINNED_EXT_BUF,
+    };
+    rte_pktmbuf_pool_init(mp.get(), &private_data);
+    rc = rte_mempool_populate_default(mp.get());
+    if (rc < 0)
+        return fail(rc, text, len, "mempool %s: no memory for %u mbufs", name, layout.fragments);
+
+    PagePoolState& state = *page_pool_state(mp.get());
+    state.flags = flags;
+    PagePool& pool = pool_of(state);
+    for (std::uint32_t page = 0; page < pool.pages(); ++page)
+        pool.set_page_nid(page, layout.region->numa_node);
+    if ((flags & DEVMEM_POOL_DMA_MAP) != 0 && map_pages(pool, layout) != 0)
+        return fail(-ERANGE, text, len,
+                    "DEVMEM_POOL_DMA_MAP: pages of %u bytes at %#" PRIx64
+                    " are beyond 32 bits of page number; use larger pages",
+                    layout.page_bytes, dma_address(*layout.region, 0));
+    withdraw_holes(state);
+    MbufInit init{.layout = layout, .state = state, .iova = {}};
+    rte_mempool_obj_iter(mp.get(), init_mbuf, &init);
+    for (std::uint32_t page = 0; page < pool.pages(); ++page) {
+        if (pool.view(page).present)
+            guard_fill(state, page);
+    }
+    return mp.release();
+}
 
 rte_mempool* devmem_pktmbuf_pool_create(const char* name, devmem_region* region,
                                         std::uint64_t offset, std::uint64_t bytes,
                                         std::uint32_t page_bytes, std::uint32_t fragment_bytes,
                                         int socket_id)
 {
-    PktmbufPoolLayout layout;
-    if (name == nullptr)
-        return fail(-EINVAL);
-    if (std::strlen(name) >= RTE_MEMPOOL_NAMESIZE)
-        return fail(-ENAMETOOLONG);
-    if (const int rc = lay_out(region, offset, bytes, page_bytes, fragment_bytes, layout); rc != 0)
-        return fail(rc);
-
-    // No cache of the mempool's own: it would hold fragments back and scatter them, and the driver
-    // has one of whole pages.
-    rte_mempool* mp = rte_mempool_create_empty(name, layout.fragments, sizeof(PinnedMbuf), 0,
-                                               sizeof(rte_pktmbuf_pool_private), socket_id, 0);
-    if (mp == nullptr)
-        return fail(-rte_errno);
-    PagePoolMempoolConfig config{.fragments_per_page = layout.fragments_per_page,
-                                 .layout = &layout};
-    int rc = rte_mempool_set_ops_byname(mp, kPagePoolOpsName, &config);
-    if (rc < 0 || page_pool_ops_index() < 0)
-        return fail(rc < 0 ? rc : page_pool_ops_index(), mp);
-    rte_pktmbuf_pool_private private_data{
-        .mbuf_data_room_size = static_cast<std::uint16_t>(fragment_bytes),
-        .mbuf_priv_size = 0,
-        .flags = RTE_PKTMBUF_POOL_F_PINNED_EXT_BUF,
+    const devmem_pool_config config{
+        .size = sizeof(config),
+        .name = name,
+        .region = region,
+        .offset = offset,
+        .bytes = bytes,
+        .page_bytes = page_bytes,
+        .fragment_bytes = fragment_bytes,
+        .socket_id = socket_id,
+        .flags = 0,
     };
-    rte_pktmbuf_pool_init(mp, &private_data);
-    rc = rte_mempool_populate_default(mp);
-    if (rc < 0)
-        return fail(rc, mp);
-    MbufInit init{.layout = layout, .iova = {}};
-    rte_mempool_obj_iter(mp, init_mbuf, &init);
-    return mp;
+    return devmem_pool_create(&config, nullptr, 0);
 }
 
 int devmem_pktmbuf_pool_free(rte_mempool* mp)
@@ -186,7 +311,7 @@ int devmem_pktmbuf_pool_free(rte_mempool* mp)
     if (pktmbuf_pool_layout(mp) == nullptr)
         return -EINVAL;
     const PagePool& pool = *page_pool_of(mp);
-    if (pool.free_count() != pool.fragments())
+    if (pool.is_in_use())
         return -EBUSY;
     rte_mempool_free(mp); // the driver drops the reference on the region
     return 0;

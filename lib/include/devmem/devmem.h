@@ -42,10 +42,12 @@ struct devmem_shard;
 #define DEVMEM_REGION_READABLE 0x1u   /**< "readable": the CPU may dereference `address` */
 #define DEVMEM_REGION_UNREADABLE 0x2u /**< "unreadable": the CPU faults if it does */
 #define DEVMEM_REGION_DMABUF 0x4u     /**< "dmabuf": it can be exported as a dma-buf */
-#define DEVMEM_REGION_GROW 0x8u       /**< "grow": pages can be given back and had again; with
-                                           `max=SIZE`, up to so much */
-#define DEVMEM_REGION_PORT 0x10u      /**< "port": a software port can map it; where it cannot, the
-                                           provider copies */
+#define DEVMEM_REGION_GROW                                                                         \
+    0x8u /**< "grow": pages can be given back and had again; with                                  \
+              `max=SIZE`, up to so much */
+#define DEVMEM_REGION_PORT                                                                         \
+    0x10u /**< "port": a software port can map it; where it cannot, the                            \
+               provider copies */
 
 /** What a region is. Valid as long as the region is referenced. */
 struct devmem_region_info {
@@ -123,21 +125,49 @@ struct devmem_fit {
 DEVMEM_API int devmem_fit(uint16_t mtu, bool ipv6, bool timestamps, uint32_t region_page_bytes,
                           uint32_t alignment, struct devmem_fit* fit);
 
+/** devmem_pool_config.flags. A pool that cannot honour one is not made: -EOPNOTSUPP, and the text
+ * names the flag. */
+#define DEVMEM_POOL_DMA_MAP                                                                        \
+    0x1u /**< know each page's DMA address, page-shifted into 32 bits; the                         \
+              mbufs carry it. Refused (-ERANGE) if it would lose bits */
+#define DEVMEM_POOL_POISON                                                                         \
+    0x2u /**< fill what is free with DEVMEM_POISON, and look whether it is                         \
+              still so when it is taken. Needs a readable region */
+#define DEVMEM_POOL_RED_ZONE                                                                       \
+    0x4u                   /**< the last DEVMEM_RED_ZONE_BYTES of each fragment are no room        \
+                                for data, and looked at when it is put back. Needs a readable      \
+                                region */
+#define DEVMEM_POISON 0x6b /**< what a free byte holds */
+#define DEVMEM_RED_ZONE_BYTES 64u
+
+/** What a pool is made of. Zero-initialise; a zero field takes its default. */
+struct devmem_pool_config {
+    size_t size;                  /**< sizeof(struct devmem_pool_config) */
+    const char* name;             /**< mempool name, unique, shorter than RTE_MEMPOOL_NAMESIZE */
+    struct devmem_region* region; /**< where the buffers are */
+    uint64_t offset;              /**< first byte of it to use, a multiple of page_bytes */
+    uint64_t bytes;               /**< how much of it, a multiple of page_bytes; 0: to its end */
+    uint32_t page_bytes;          /**< a power of two, at most the region's page; 0: the largest
+                                       that keeps at most 64 fragments in a page */
+    uint32_t fragment_bytes;      /**< bytes per mbuf, 64 to 65535 */
+    int socket_id;                /**< NUMA node of the mbuf headers, or SOCKET_ID_ANY */
+    uint32_t flags;               /**< DEVMEM_POOL_* */
+};
+
 /**
  * Create a pool of mbufs whose data buffers are the fragments of a region, pinned as external
  * buffers, on the mempool driver `page_pool`: mbuf i is fragment i % fragments_per_page of page
- * i / fragments_per_page. The pool holds a reference on the region.
+ * i / fragments_per_page. The pool holds a reference on the region. Where the region is not
+ * populated, the pages are the provider's until devmem_pool_resize().
  *
- * @param name           mempool name, unique, shorter than RTE_MEMPOOL_NAMESIZE
- * @param region         where the buffers are
- * @param offset         first byte of the region to use, a multiple of page_bytes
- * @param bytes          how much of it, a multiple of page_bytes; 0: to the region's end
- * @param page_bytes     page of the pool: a power of two, at most the region's page; 0: the largest
- *                       that keeps at most 64 fragments in a page
- * @param fragment_bytes bytes per mbuf, 64 to 65535
- * @param socket_id      NUMA node of the mbuf headers, or SOCKET_ID_ANY
- * @return the pool, or NULL with rte_errno set: EINVAL, EEXIST, ENOMEM, ENAMETOOLONG.
+ * @param error     receives one line that says what is wrong; may be NULL
+ * @return the pool, or NULL with rte_errno set: EINVAL, EEXIST, ENOMEM, ENAMETOOLONG, EOPNOTSUPP,
+ *   ERANGE.
  */
+DEVMEM_API struct rte_mempool* devmem_pool_create(const struct devmem_pool_config* config,
+                                                  char* error, size_t error_len);
+
+/** devmem_pool_create() without flags and without a text. */
 DEVMEM_API struct rte_mempool* devmem_pktmbuf_pool_create(const char* name,
                                                           struct devmem_region* region,
                                                           uint64_t offset, uint64_t bytes,
@@ -145,10 +175,112 @@ DEVMEM_API struct rte_mempool* devmem_pktmbuf_pool_create(const char* name,
                                                           uint32_t fragment_bytes, int socket_id);
 
 /**
- * Free a pool made by devmem_pktmbuf_pool_create() and its reference on the region.
- * @return 0; -EBUSY fragments are still out (the pool is left as it is).
+ * Free a pool made by devmem_pool_create() and its reference on the region, if nothing is out.
+ * @return 0; -EBUSY fragments are still out (the pool is left as it is); -EINVAL no such pool.
  */
 DEVMEM_API int devmem_pktmbuf_pool_free(struct rte_mempool* pool);
+
+/**
+ * Free a pool made by devmem_pool_create() as soon as its last fragment is back. From now on
+ * nothing can be taken from it. What is out stays valid and is put back as ever; a second after the
+ * last of it the pool goes, and its reference on the region (EAL's interrupt thread looks once a
+ * second). After a minute, and then ever more seldom, a warning says who still holds what.
+ *
+ * @return 0 it is gone; 1 it will go; -EINVAL no such pool.
+ */
+DEVMEM_API int devmem_pool_destroy(struct rte_mempool* pool);
+
+/** Pools that devmem_pool_destroy() has yet to free. Any thread. */
+DEVMEM_API unsigned devmem_pool_zombies(void);
+
+/** Who holds fragments. */
+enum devmem_holder_kind {
+    DEVMEM_HOLDER_MBUF,  /**< an mbuf: of a port's ring, of the stack's queues, of an application */
+    DEVMEM_HOLDER_CLONE, /**< several: clones of an mbuf, devmem_pool_hold(), split tokens */
+    DEVMEM_HOLDER_TOKEN, /**< a token given to the application */
+    DEVMEM_HOLDER_PROCESS, /**< another process took it */
+};
+
+/** Fragments held by one kind of holder. */
+struct devmem_pool_holder {
+    enum devmem_holder_kind kind;
+    int pid;            /**< DEVMEM_HOLDER_PROCESS: which; otherwise 0 */
+    bool alive;         /**< whether it runs; true for other kinds */
+    uint32_t fragments; /**< how many */
+    uint32_t oldest_ms; /**< since the oldest page among theirs was last wholly free */
+};
+
+/**
+ * Say who holds fragments of a `page_pool` mempool, by kind; kinds without any are left out. A look
+ * while others work, so exact only when nothing runs. Any thread; slow (every page is looked at).
+ * @return number of entries there are, of which the first `n` are in `list`; -EINVAL.
+ */
+DEVMEM_API int devmem_pool_holders_get(const struct rte_mempool* pool,
+                                       struct devmem_pool_holder* list, unsigned n);
+
+/**
+ * Put back what another process took and died with. Its mbufs are made as new. Fragments that this
+ * process took and handed to the other are not among them. From the process that made the pool.
+ * @return fragments put back; -EBUSY the process lives; -ENOENT it took nothing; -EINVAL.
+ */
+DEVMEM_API int devmem_pool_reclaim(struct rte_mempool* pool, int pid);
+
+/* A piece of a pool's memory without an mbuf: as the kernel's page_pool_alloc(). */
+
+/** Adjacent fragments of one page. */
+struct devmem_fragment {
+    uint64_t offset;  /**< in the region */
+    uint64_t address; /**< device address */
+    uint64_t dma;     /**< DMA address; 0 without DEVMEM_POOL_DMA_MAP */
+    uint32_t size;    /**< bytes: as many as asked for, or more */
+    uint32_t first;   /**< the fragments' number in the pool, */
+    uint32_t count;   /**< and how many they are */
+};
+
+/**
+ * Take `size` adjacent bytes. Where no other such piece fits behind it in the page, the rest of the
+ * page is given along, so that what is accounted for is what is used. Any thread.
+ * @return 0; -EINVAL no pool of devmem_pool_create(), or size is 0 or more than a page;
+ *   -ENOBUFS no page has so many adjacent bytes free.
+ */
+DEVMEM_API int devmem_pool_alloc(struct rte_mempool* pool, uint32_t size,
+                                 struct devmem_fragment* fragment);
+
+/**
+ * One more holder for fragments that the caller holds: each holder puts them once. Any thread.
+ * @return 0; -EINVAL not fragments of the pool; -ENOENT some are free; -EOVERFLOW 65,536 holders.
+ */
+DEVMEM_API int devmem_pool_hold(struct rte_mempool* pool, const struct devmem_fragment* fragment);
+
+/**
+ * Put fragments back. They are free when their last holder has. Any thread.
+ * @return 0; -EALREADY some were free: refused, counted and logged; -EINVAL not of the pool.
+ */
+DEVMEM_API int devmem_pool_put(struct rte_mempool* pool, const struct devmem_fragment* fragment);
+
+/**
+ * Have so many bytes of the pool be backed by memory: grow at once, or shrink by pages as they
+ * become wholly free. Others may use the pool meanwhile; resizing is for one thread at a time.
+ *
+ * @param bytes a multiple of the region's page
+ * @return pages that are still in use and will be given back by devmem_pool_scrub(); -EINVAL;
+ *   -ERANGE more than the pool can have; -EOPNOTSUPP the region cannot grow; -ENOMEM.
+ */
+DEVMEM_API int devmem_pool_resize(struct rte_mempool* pool, uint64_t bytes);
+
+/**
+ * Give the pages back to the provider that have become idle since devmem_pool_resize(), and replace
+ * pages that devmem_pool_update_nid() had passed over by pages of the right node. Call it now and
+ * then, from the thread that resizes. @return pages that are still to come; -EINVAL.
+ */
+DEVMEM_API int devmem_pool_scrub(struct rte_mempool* pool);
+
+/**
+ * The NUMA node on which the pool is used from now on; -1: any. Pages found on another are passed
+ * over (alloc_waive), a few at a time, until devmem_pool_scrub() has replaced them.
+ * @return 0; -EINVAL; -EOPNOTSUPP the region cannot replace pages.
+ */
+DEVMEM_API int devmem_pool_update_nid(struct rte_mempool* pool, int node);
 
 /** Counters of a `page_pool` mempool, with the names of the kernel's page_pool. */
 struct devmem_pool_stats {
@@ -168,6 +300,8 @@ struct devmem_pool_stats {
     uint64_t stolen;                  /**< pages taken from another lcore's stack */
     uint64_t double_free;             /**< frees refused: the fragment was free already */
     uint64_t foreign_free;            /**< frees refused: not an object of this pool */
+    uint64_t poison_damaged;          /**< fragments that were written to while they were free */
+    uint64_t red_zone_damaged;        /**< fragments that were written to beyond their end */
     uint64_t hold;                    /**< pages taken out of the free lists, ever */
     uint64_t release;                 /**< pages that became wholly free again, ever */
     uint32_t pages;                   /**< pages of the pool, at most */
@@ -292,9 +426,9 @@ DEVMEM_API struct devmem_shard* devmem_stack_shard(struct devmem_stack* stack, u
  *   host memory of the stack's own, as large as the part it leaves. Tokens in such memory say
  *   DEVMEM_TOKEN_HOST.
  * @param error receives one line that says what is missing and how to get it
- * @return 0; -EALREADY it is bound so; -ENOTSUP the port cannot set up a queue while it runs; -EBUSY
- *   the region has payload of a stack, or tokens of it are out; -EINVAL its pages are smaller than
- *   those of devmem_stack_fit(); -ENOSPC it is too small for what senders may send; -ENOMEM; or
+ * @return 0; -EALREADY it is bound so; -ENOTSUP the port cannot set up a queue while it runs;
+ * -EBUSY the region has payload of a stack, or tokens of it are out; -EINVAL its pages are smaller
+ * than those of devmem_stack_fit(); -ENOSPC it is too small for what senders may send; -ENOMEM; or
  *   what the driver returned. After an error everything is as before.
  */
 DEVMEM_API int devmem_shard_rebind(struct devmem_shard* shard, struct devmem_region* region,
@@ -489,7 +623,8 @@ struct devmem_shard_stats {
 DEVMEM_API void devmem_shard_stats_get(const struct devmem_shard* shard,
                                        struct devmem_shard_stats* stats);
 
-/** The payload pool of a shard, for devmem_pool_stats_get(). devmem_shard_rebind() makes another. */
+/** The payload pool of a shard, for devmem_pool_stats_get(). devmem_shard_rebind() makes another.
+ */
 DEVMEM_API struct rte_mempool* devmem_shard_pool(const struct devmem_shard* shard);
 
 #ifdef __cplusplus

@@ -246,6 +246,8 @@ int alloc(rte_mempool* mp)
         region_acquire(*state->layout.region);
     }
     mp->pool_data = state;
+    POOL_LOG(DEBUG, "page_pool %s: %u objects, %u a page\n", shape.name, shape.fragments,
+             shape.fragments_per_page);
     return 0;
 }
 

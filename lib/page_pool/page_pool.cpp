@@ -1173,6 +1173,7 @@ std::uint32_t PagePool::withdraw(std::uint32_t caller, std::uint32_t n, std::uin
     Slot& s = slot(caller);
     if (!s.used)
         begin_using(s);
+    flush(caller);
     std::uint32_t got = 0;
     const auto take = [&] {
         while (got < n &&

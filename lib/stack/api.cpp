@@ -89,6 +89,11 @@ int devmem_token_return(const devmem_token* tokens, unsigned n)
     return devmem::PayloadPool::return_tokens(tokens, n);
 }
 
+int devmem_token_split(devmem_token* token, uint32_t at, devmem_token* rest)
+{
+    return devmem::PayloadPool::split_token(token, at, rest);
+}
+
 std::int64_t devmem_send(devmem_shard* shard, devmem_conn_t conn, const void* data, std::size_t len)
 {
     return shard->send(conn, data, len);

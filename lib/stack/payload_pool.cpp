@@ -3,6 +3,7 @@
 #include "lib/stack/payload_pool.h"
 
 #include "lib/memory/region.h"
+#include "lib/page_pool/page_pool.h"
 #include "lib/stack/log.h"
 
 #include <rte_errno.h>
@@ -22,6 +23,10 @@ namespace {
 constexpr unsigned kGenerationShift = 40;
 constexpr unsigned kPoolShift = 32;
 constexpr std::uint32_t kGenerationMask = 0xffffff;
+/// A slot's tag: generation (24 bits), shares (1), fragments (7).
+constexpr unsigned kTagShift = 8;
+constexpr std::uint32_t kShares = 0x80;
+constexpr std::uint32_t kCountMask = 0x7f;
 
 /// Where a name's pool is found. A return pins the entry for the length of the call, so that a pool
 /// that goes away at the same time is not used after it has gone: `pool` is cleared, then `pins`
@@ -87,15 +92,30 @@ int PayloadPool::create(const Config& config, PayloadPool** made, std::string& e
     pool->page_shift_ = static_cast<unsigned>(std::countr_zero(layout.page_bytes));
     pool->fragment_reciprocal_ =
         ((std::uint64_t{1} << 32) + layout.fragment_bytes - 1) / layout.fragment_bytes;
-    pool->slots_ = std::make_unique<Slot[]>(pool->fragments());
+    const std::uint32_t slots = pool->fragments() + kSplitSlots;
+    pool->slots_ = std::make_unique<Slot[]>(slots);
+    for (std::uint32_t i = pool->fragments(); i < slots; i++)
+        pool->split_slots_.push_back(i);
+    page_pool_set_token_mask(
+        pool->device_,
+        [](const void* p, std::uint32_t page) {
+            return static_cast<const PayloadPool*>(p)->token_mask(false, page);
+        },
+        pool.get());
+    page_pool_set_token_mask(
+        pool->host_,
+        [](const void* p, std::uint32_t page) {
+            return static_cast<const PayloadPool*>(p)->token_mask(true, page);
+        },
+        pool.get());
 
     const std::lock_guard guard(table_lock);
     for (unsigned i = 0; i < table.size(); i++) {
         if (table[i].pool.load(std::memory_order_relaxed) != nullptr)
             continue;
         pool->index_ = i;
-        for (std::uint32_t f = 0; f < pool->fragments(); f++)
-            pool->slots_[f].tag.store(table[i].generation << 8, std::memory_order_relaxed);
+        for (std::uint32_t f = 0; f < slots; f++)
+            pool->slots_[f].tag.store(table[i].generation << kTagShift, std::memory_order_relaxed);
         table[i].pool.store(pool.get(), std::memory_order_release);
         *made = pool.release();
         return 0;
@@ -117,8 +137,9 @@ bool PayloadPool::overlaps(const Config& config) const
 PayloadPool::~PayloadPool()
 {
     for (rte_mempool* mp : {device_, host_}) {
-        if (mp != nullptr && devmem_pktmbuf_pool_free(mp) != 0)
-            DEVMEM_LOG(ERR, "%s: fragments are still held by the port; their memory stays",
+        page_pool_set_token_mask(mp, nullptr, nullptr);
+        if (mp != nullptr && devmem_pool_destroy(mp) == 1)
+            DEVMEM_LOG(NOTICE, "%s: the port still holds fragments; the pool goes with the last",
                        mp->name);
     }
     region_release(host_region_);
@@ -138,8 +159,8 @@ void PayloadPool::drop(std::uint32_t references)
         const std::lock_guard guard(table_lock);
         // The next pool in this entry starts above every generation this one gave out.
         std::uint32_t highest = 0;
-        for (std::uint32_t f = 0; f < fragments(); f++)
-            highest = std::max(highest, slots_[f].tag.load(std::memory_order_relaxed) >> 8);
+        for (std::uint32_t f = 0; f < fragments() + kSplitSlots; f++)
+            highest = std::max(highest, slots_[f].tag.load(std::memory_order_relaxed) >> kTagShift);
         entry.generation = (highest + 1) & kGenerationMask;
         entry.pool.store(nullptr, std::memory_order_seq_cst);
     }
@@ -158,14 +179,13 @@ void PayloadPool::make_token(const tcp::Run& run, std::uint32_t connection, devm
 
     Slot& slot = slots_[first];
     const std::uint32_t generation =
-        ((slot.tag.load(std::memory_order_relaxed) >> 8) + 1) & kGenerationMask;
+        ((slot.tag.load(std::memory_order_relaxed) >> kTagShift) + 1) & kGenerationMask;
     slot.connection = connection;
-    slot.tag.store(generation << 8 | run.count, std::memory_order_release);
+    slot.tag.store(generation << kTagShift | run.count, std::memory_order_release);
 
     const std::uint32_t page = fragment / layout.fragments_per_page;
     const std::uint32_t in_page = fragment % layout.fragments_per_page;
-    token->id =
-        std::uint64_t{generation} << kGenerationShift | std::uint64_t{index_} << kPoolShift | first;
+    token->id = token_id(generation, first);
     token->region = layout.region;
     token->offset = layout.offset + std::uint64_t{page} * layout.page_bytes +
                     std::uint64_t{in_page} * layout.fragment_bytes + run.off;
@@ -191,25 +211,144 @@ void PayloadPool::put(std::uint32_t first, std::uint32_t count)
         page_pool_put_run(host_, first - device_layout_.fragments, count);
 }
 
+std::uint64_t PayloadPool::token_id(std::uint32_t generation, std::uint32_t slot) const
+{
+    return std::uint64_t{generation} << kGenerationShift | std::uint64_t{index_} << kPoolShift |
+           slot;
+}
+
 bool PayloadPool::return_one(std::uint64_t id, std::uint32_t* device_fragments)
 {
-    const auto first = static_cast<std::uint32_t>(id);
+    const auto index = static_cast<std::uint32_t>(id);
     const auto generation = static_cast<std::uint32_t>(id >> kGenerationShift);
-    if (first >= fragments())
+    if (index >= fragments() + kSplitSlots)
         return false;
-    Slot& slot = slots_[first];
+    Slot& slot = slots_[index];
     std::uint32_t tag = slot.tag.load(std::memory_order_acquire);
     const std::uint32_t connection = slot.connection;
-    const std::uint32_t count = tag & 0xff;
+    const std::uint32_t first = first_of(index);
+    const std::uint32_t count = tag & kCountMask;
     // Of two threads that return the same token, the exchange lets one through.
-    if (count == 0 || tag >> 8 != generation ||
-        !slot.tag.compare_exchange_strong(tag, generation << 8, std::memory_order_acq_rel))
+    if (count == 0 || tag >> kTagShift != generation ||
+        !slot.tag.compare_exchange_strong(tag, generation << kTagShift, std::memory_order_acq_rel))
         return false;
     put(first, count);
-    returns_->by_connection[connection].fetch_add(count, std::memory_order_release);
+    const std::uint32_t returned = count - ((tag & kShares) != 0 ? 1 : 0);
+    returns_->by_connection[connection].fetch_add(returned, std::memory_order_release);
     if (first < device_layout_.fragments)
-        *device_fragments += count;
+        *device_fragments += returned;
+    if (index >= fragments()) [[unlikely]] {
+        const std::lock_guard guard(split_lock_);
+        split_slots_.push_back(index);
+    }
     return true;
+}
+
+/// One more holder for a fragment.
+int PayloadPool::hold(std::uint32_t fragment)
+{
+    return fragment < device_layout_.fragments
+               ? page_pool_of(device_)->hold_run({fragment, 1})
+               : page_pool_of(host_)->hold_run({fragment - device_layout_.fragments, 1});
+}
+
+int PayloadPool::split(devmem_token* token, std::uint32_t at, devmem_token* rest)
+{
+    const auto index = static_cast<std::uint32_t>(token->id);
+    const auto generation = static_cast<std::uint32_t>(token->id >> kGenerationShift);
+    if (index >= fragments() + kSplitSlots)
+        return -ESTALE;
+    const std::lock_guard guard(split_lock_);
+    Slot& slot = slots_[index];
+    std::uint32_t tag = slot.tag.load(std::memory_order_acquire);
+    const std::uint32_t first = first_of(index);
+    const std::uint32_t count = tag & kCountMask;
+    if (count == 0 || tag >> kTagShift != generation)
+        return -ESTALE;
+
+    const PktmbufPoolLayout& layout =
+        first < device_layout_.fragments ? device_layout_ : host_layout_;
+    const std::uint64_t in_page = (token->offset - layout.offset) % layout.page_bytes;
+    const auto skip = static_cast<std::uint32_t>(in_page % layout.fragment_bytes);
+    const std::uint32_t whole = (skip + at) / layout.fragment_bytes;
+    const bool shares = (skip + at) % layout.fragment_bytes != 0;
+    if (whole + (shares ? 0 : 1) > count)
+        return -EINVAL; // not as it was received
+
+    // The second part goes by the number of its first fragment, unless another token does.
+    std::uint32_t other = first + whole;
+    const bool taken = (slots_[other].tag.load(std::memory_order_relaxed) & kCountMask) != 0;
+    if (taken && split_slots_.empty())
+        return -ENOSPC;
+    if (shares) {
+        if (const int rc = hold(first + whole); rc != 0)
+            return rc == -ENOENT ? -ESTALE : rc;
+    }
+    // The first part keeps the name.
+    const std::uint32_t kept = whole + (shares ? 1 : 0);
+
+    if (!slot.tag.compare_exchange_strong(tag, (tag & ~kCountMask) | kept,
+                                          std::memory_order_acq_rel)) {
+        if (shares)
+            put(first + whole, 1);
+        return -ESTALE;
+    }
+    if (taken) {
+        other = split_slots_.back();
+        split_slots_.pop_back();
+        slots_[other].first.store(first + whole, std::memory_order_relaxed);
+    }
+
+    Slot& second = slots_[other];
+    const std::uint32_t next =
+        ((second.tag.load(std::memory_order_relaxed) >> kTagShift) + 1) & kGenerationMask;
+    second.connection = slot.connection;
+    second.tag.store(next << kTagShift | (shares ? kShares : 0) | (count - whole),
+                     std::memory_order_release);
+    live_.fetch_add(1, std::memory_order_relaxed);
+
+    *rest = *token;
+    rest->id = token_id(next, other);
+    rest->offset += at;
+    rest->address += at;
+    rest->length -= at;
+    token->length = at;
+    return 0;
+}
+
+int PayloadPool::split_token(devmem_token* token, std::uint32_t at, devmem_token* rest)
+{
+    if (at == 0 || at >= token->length)
+        return -EINVAL;
+    Entry& entry = table[static_cast<std::uint8_t>(token->id >> kPoolShift)];
+    entry.pins.fetch_add(1, std::memory_order_seq_cst);
+    PayloadPool* pool = entry.pool.load(std::memory_order_seq_cst);
+    const int rc = pool == nullptr ? -ESTALE : pool->split(token, at, rest);
+    if (rc == -ESTALE && pool != nullptr)
+        pool->returns_->stale.fetch_add(1, std::memory_order_relaxed);
+    entry.pins.fetch_sub(1, std::memory_order_seq_cst);
+    return rc;
+}
+
+/// Which fragments of a page belong to tokens.
+std::uint64_t PayloadPool::token_mask(bool host, std::uint32_t page) const
+{
+    const PktmbufPoolLayout& layout = host ? host_layout_ : device_layout_;
+    const std::uint32_t begin =
+        (host ? device_layout_.fragments : 0) + page * layout.fragments_per_page;
+    const std::uint32_t end = begin + layout.fragments_per_page;
+    std::uint64_t mask = 0;
+    const auto add = [&](std::uint32_t slot) {
+        const std::uint32_t count = slots_[slot].tag.load(std::memory_order_relaxed) & kCountMask;
+        const std::uint32_t first = first_of(slot);
+        if (count != 0 && first >= begin && first < end)
+            mask |= (~std::uint64_t{0} >> (64 - count)) << (first - begin);
+    };
+    for (std::uint32_t i = begin; i < end; i++)
+        add(i);
+    for (std::uint32_t i = 0; i < kSplitSlots; i++)
+        add(fragments() + i);
+    return mask;
 }
 
 int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)

@@ -10,7 +10,9 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <vector>
 
 struct rte_mempool;
 
@@ -97,6 +99,9 @@ public:
     /// Return tokens by name. Any thread. @see devmem_token_return()
     static int return_tokens(const devmem_token* tokens, unsigned n);
 
+    /// Make two tokens of one. Any thread. @see devmem_token_split()
+    static int split_token(devmem_token* token, std::uint32_t at, devmem_token* rest);
+
     rte_mempool* device_mempool() const { return device_; }
     rte_mempool* host_mempool() const { return host_; }
     const PktmbufPoolLayout& device_layout() const { return device_layout_; }
@@ -106,11 +111,16 @@ private:
     PayloadPool() = default;
     ~PayloadPool();
 
-    /// While a token is out: generation << 8 | fragments. Afterwards: generation << 8.
+    /// While a token is out: generation << 8 | shares << 7 | fragments. Afterwards: generation
+    /// << 8. `shares`: a token before this one has part of the first fragment, which counts as
+    /// returned with that one.
     struct Slot {
         std::atomic<std::uint32_t> tag{0};
         std::uint32_t connection = 0;
+        std::atomic<std::uint32_t> first{0}; ///< fragment; only of split slots
     };
+    /// Tokens that begin in a fragment that has a token already: it takes two splits to make one.
+    static constexpr std::uint32_t kSplitSlots = 1024;
 
     // Fragments are counted from 0 in here.
     std::uint32_t device_fragment(const void* address) const
@@ -124,6 +134,14 @@ private:
     void put(std::uint32_t first, std::uint32_t count);
     bool overlaps(const Config& config) const;
     bool return_one(std::uint64_t id, std::uint32_t* device_fragments);
+    int split(devmem_token* token, std::uint32_t at, devmem_token* rest);
+    int hold(std::uint32_t fragment);
+    std::uint32_t first_of(std::uint32_t slot) const
+    {
+        return slot < fragments() ? slot : slots_[slot].first.load(std::memory_order_relaxed);
+    }
+    std::uint64_t token_id(std::uint32_t generation, std::uint32_t slot) const;
+    std::uint64_t token_mask(bool host, std::uint32_t page) const;
     void drop(std::uint32_t references);
 
     rte_mempool* device_ = nullptr;
@@ -136,7 +154,9 @@ private:
     std::uint32_t token_flags_ = 0;
     std::uint64_t fragment_reciprocal_ = 0; ///< 2^32 / fragment_bytes, rounded up
     unsigned index_ = 0;                    ///< in the table of pools
-    std::unique_ptr<Slot[]> slots_;
+    std::unique_ptr<Slot[]> slots_;         ///< one a fragment, and kSplitSlots
+    std::mutex split_lock_;
+    std::vector<std::uint32_t> split_slots_; ///< those that are free
     std::shared_ptr<Returns> returns_;
 
     // The shard's thread writes these for every packet, returning threads read what is above.

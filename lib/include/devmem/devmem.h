@@ -546,6 +546,18 @@ DEVMEM_API int devmem_recv(struct devmem_shard* shard, devmem_conn_t conn,
 DEVMEM_API int devmem_token_return(const struct devmem_token* tokens, unsigned n);
 
 /**
+ * Make two tokens of one, for consumers that return their parts at different times: `token` keeps
+ * its first `at` bytes, `rest` has the others. Each is returned by itself. A fragment that both
+ * have part of has one more holder, and is recycled when the last of them is returned. Any thread.
+ *
+ * @return 0; -EINVAL `at` is 0 or not less than the token's length; -ESTALE it was returned, or
+ *   never existed (counted); -ENOSPC over 1,024 tokens begin in a fragment that another token
+ *   begins in; -EOVERFLOW a fragment has 65,536 holders. After an error the token is as it was.
+ */
+DEVMEM_API int devmem_token_split(struct devmem_token* token, uint32_t at,
+                                  struct devmem_token* rest);
+
+/**
  * Queue bytes of host memory for sending; they are copied. For requests and replies: at most 256
  * KiB wait at a time.
  *

@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -139,6 +140,15 @@ public:
     }
     const TokenView& operator*() const { return view_; }
     const TokenView* operator->() const { return &view_; }
+    /// Keep the first `at` bytes. @return the others; nothing if the token is not longer than that
+    /// or cannot be split. @see devmem_token_split()
+    std::optional<Token> split(std::uint32_t at)
+    {
+        TokenView rest;
+        if (devmem_token_split(&view_.raw_, at, &rest.raw_) != 0)
+            return std::nullopt;
+        return Token(rest);
+    }
 
 private:
     friend class TokenBatch;

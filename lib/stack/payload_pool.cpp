@@ -3,7 +3,6 @@
 #include "lib/stack/payload_pool.h"
 
 #include "lib/memory/region.h"
-#include "lib/page_pool/page_pool.h"
 #include "lib/stack/log.h"
 
 #include <rte_errno.h>
@@ -70,6 +69,15 @@ int PayloadPool::create(const Config& config, PayloadPool** made, std::string& e
         return -rte_errno;
     }
     pool->device_layout_ = *pktmbuf_pool_layout(pool->device_);
+    pool->device_pages_ = page_pool_of(pool->device_);
+    if (config.populated != 0 && config.populated != config.bytes) {
+        const int rc = devmem_pool_resize(pool->device_, config.populated);
+        if (rc < 0) {
+            error = "region " + config.region->spec + ": cannot have " +
+                    format_size(config.populated) + " for each shard: " + rte_strerror(-rc);
+            return rc;
+        }
+    }
 
     const std::uint64_t page = config.region->page_bytes;
     const std::uint64_t host_bytes = (config.host_bytes + page - 1) / page * page;

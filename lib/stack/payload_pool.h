@@ -3,6 +3,7 @@
 #pragma once
 
 #include "drivers/mempool/page_pool/page_pool_mempool.h"
+#include "lib/page_pool/page_pool.h"
 #include "lib/tcp/run.h"
 
 #include <devmem/devmem.h>
@@ -44,6 +45,7 @@ public:
         devmem_region* region; ///< the device region
         std::uint64_t offset;  ///< the shard's part of it
         std::uint64_t bytes;
+        std::uint64_t populated;  ///< how much of it to back with memory; 0: leave it as it is
         std::uint64_t host_bytes; ///< size of the host region to make
         struct devmem_fit fit;
         int socket_id;
@@ -82,6 +84,11 @@ public:
     }
     /// The engine is done with fragments that never became a token.
     void release(std::uint32_t first, std::uint32_t count);
+    /// Device fragments that are backed by memory now.
+    std::uint64_t capacity() const
+    {
+        return std::uint64_t{device_pages_->present()} * device_layout_.fragments_per_page;
+    }
     /// Fragments that the engine holds.
     std::uint64_t with_engine() const { return with_engine_; }
     /// Device fragments that the engine or the application holds.
@@ -145,6 +152,7 @@ private:
     void drop(std::uint32_t references);
 
     rte_mempool* device_ = nullptr;
+    const PagePool* device_pages_ = nullptr; ///< of device_
     rte_mempool* host_ = nullptr;
     devmem_region* host_region_ = nullptr;
     PktmbufPoolLayout device_layout_{};

@@ -157,6 +157,7 @@ int devmem_shard::make_payload(devmem_region* region, PayloadPool::Config& confi
 {
     std::unique_ptr<devmem_region, void (*)(devmem_region*)> own(nullptr, region_release);
     config.token_flags = 0;
+    config.populated = 0;
     if (region == nullptr) {
         const std::string spec = "host:size=" + std::to_string(config.bytes) +
                                  ",page=" + std::to_string(config.fit.page_bytes) + ",huge=no";
@@ -203,9 +204,9 @@ int devmem_shard::move_queue(const PayloadPool& payload, std::string& error)
     const std::uint64_t promised =
         static_cast<std::uint64_t>(std::max<std::int64_t>(credit_.promised_bytes, 0));
     const std::uint64_t need = reserve_ + promised / credit_.fragment_bytes + 1;
-    if (payload.device_layout().fragments < need) {
+    if (payload.capacity() < need) {
         error = "region " + payload.device_layout().region->spec + " gives the shard " +
-                std::to_string(payload.device_layout().fragments) +
+                std::to_string(payload.capacity()) +
                 " fragments; the port and what senders were promised take " + std::to_string(need);
         return -ENOSPC;
     }
@@ -300,8 +301,7 @@ unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
 void devmem_shard::refresh_credit()
 {
     const auto held = static_cast<std::int64_t>(payload_->device_held());
-    const std::int64_t free =
-        static_cast<std::int64_t>(payload_->device_layout().fragments) - reserve_ - held;
+    const std::int64_t free = static_cast<std::int64_t>(payload_->capacity()) - reserve_ - held;
     credit_.free_bytes = free * credit_.fragment_bytes - credit_.promised_bytes;
 }
 

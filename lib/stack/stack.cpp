@@ -254,10 +254,13 @@ int devmem_stack::make_shards(const devmem_stack_config& config, std::string& er
     static std::atomic<unsigned> stacks{0};
     const unsigned number = stacks++;
     const unsigned count = std::max<std::uint16_t>(config.shards, 1);
-    const std::uint64_t pages = config.region->bytes / config.region->page_bytes / count;
-    const std::uint64_t bytes = pages * config.region->page_bytes;
+    const auto share_of = [&](std::uint64_t all) {
+        return all / config.region->page_bytes / count * config.region->page_bytes;
+    };
+    const std::uint64_t bytes = share_of(config.region->bytes);
+    const std::uint64_t populated = share_of(config.region->populated);
     const auto fragments =
-        static_cast<std::uint32_t>(bytes / fit.page_bytes * fit.fragments_per_page);
+        static_cast<std::uint32_t>(populated / fit.page_bytes * fit.fragments_per_page);
 
     // What a port may keep posted: a descriptor each, or room for the largest frame.
     constexpr std::uint32_t kLargestPayload = 65535;
@@ -291,6 +294,7 @@ int devmem_stack::make_shards(const devmem_stack_config& config, std::string& er
                             .region = config.region,
                             .offset = i * bytes,
                             .bytes = bytes,
+                            .populated = populated,
                             .host_bytes = config.host_bytes != 0 ? config.host_bytes : kHostBytes,
                             .fit = fit,
                             .socket_id = socket,

@@ -382,7 +382,8 @@ struct devmem_stack_config {
     uint16_t port_id;                /**< a port that splits: see devmem_port_open() */
     uint16_t shards;                 /**< shards, one receive and one transmit queue each; 1 */
     uint32_t flags;                  /**< DEVMEM_STACK_* */
-    struct devmem_region* region;    /**< payload memory, shared out among the shards */
+    struct devmem_region* region;    /**< payload memory, shared out among the shards; of one that
+                                          can grow, each has its part populated at first */
     const struct devmem_addr* addrs; /**< local addresses */
     unsigned naddrs;
     const struct devmem_addr* gateways; /**< next hops for what is off-link, one per family */
@@ -635,8 +636,9 @@ struct devmem_shard_stats {
 DEVMEM_API void devmem_shard_stats_get(const struct devmem_shard* shard,
                                        struct devmem_shard_stats* stats);
 
-/** The payload pool of a shard, for devmem_pool_stats_get(). devmem_shard_rebind() makes another.
- */
+/** The payload pool of a shard, for devmem_pool_stats_get(), devmem_pool_resize() and the like.
+ * devmem_shard_rebind() makes another. Shrunk below what senders were told they may send, it loses
+ * packets, which they send again. */
 DEVMEM_API struct rte_mempool* devmem_shard_pool(const struct devmem_shard* shard);
 
 #ifdef __cplusplus

@@ -412,3 +412,43 @@ TEST_F(Rebind, AgainAndAgainWhileAnotherThreadReturns)
 }
 
 } // namespace
+
+// Memory comes and goes under a stream, by whole pages, and the window follows.
+TEST_F(Rebind, TheRegionGrowsAndShrinksUnderAStream)
+{
+    open({.region = "opaque:size=4M,max=16M"});
+    rte_mempool* pool = devmem_shard_pool(wires->b.shard);
+    const auto populated = [&] {
+        devmem_region_info info{};
+        devmem_region_info_get(wires->b.region, &info);
+        return info.populated;
+    };
+    ASSERT_EQ(populated(), 4u << 20);
+    constexpr std::uint64_t kSizes[] = {16u << 20, 6u << 20, 4u << 20, 12u << 20, 5u << 20};
+    for (const std::uint64_t size : kSizes) {
+        // In the middle of it: tokens are out, and the port has pages.
+        std::vector<devmem_token> held;
+        ASSERT_TRUE(wires->run_until([&] {
+            send(received + (3u << 20));
+            const std::vector<devmem_token> some = receive();
+            held.insert(held.end(), some.begin(), some.end());
+            return length(held) >= 1u << 20;
+        }));
+        const int owed = devmem_pool_resize(pool, size);
+        ASSERT_GE(owed, 0) << std::strerror(-owed);
+        check(held, received);
+        received += length(held);
+        give_back(held);
+        run_to(received + (8u << 20));
+        // What the port keeps posted it gives back only as it is used.
+        ASSERT_TRUE(wires->run_until([&] {
+            run_to(received + 65536);
+            return devmem_pool_scrub(pool) == 0;
+        }));
+        EXPECT_EQ(populated(), size);
+        devmem_pool_stats now;
+        ASSERT_EQ(devmem_pool_stats_get(pool, &now), 0);
+        EXPECT_EQ(now.pages_present, size / (now.pages ? (16u << 20) / now.pages : 1));
+        EXPECT_EQ(now.double_free + now.foreign_free, 0u);
+    }
+}

@@ -33,7 +33,7 @@ std::string flag_names(std::uint32_t flags)
     std::string names;
     for (const Flag& flag : kFlags) {
         if ((flags & flag.bit) != 0)
-            names += (names.empty() ? "" : "+") + std::string(flag.name);
+            names.append(names.empty() ? "" : "+").append(flag.name);
     }
     return names;
 }
@@ -204,7 +204,7 @@ int region_create(std::string_view spec, Region** region, std::string& error)
     std::string asked;
     if (const auto flags = keys.find(kFlagsKey); rc == 0 && flags != keys.end()) {
         rc = parse_flags(*provider, flags->second, &made->flags, error);
-        asked = "," + std::string(kFlagsKey) + "=" + flag_names(made->flags);
+        asked.append(",").append(kFlagsKey).append("=").append(flag_names(made->flags));
         keys.erase(flags);
     }
     if (rc == 0)

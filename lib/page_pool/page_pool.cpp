@@ -478,7 +478,7 @@ std::uint32_t PagePool::next_shared_page(Slot& slot, std::uint32_t n)
 
 /// Make a whole page current: the hottest of the lcore's own, else one from the lists.
 /// @return false: there is none.
-inline bool PagePool::next_page(Slot& slot, std::uint32_t n)
+inline bool PagePool::next_page(Slot& slot, std::uint32_t n, std::uint32_t now)
 {
     std::uint32_t index;
     do {
@@ -496,7 +496,7 @@ inline bool PagePool::next_page(Slot& slot, std::uint32_t n)
     Page& p = page(index);
     if (p.home == kFresh)
         p.home = kRecycled;
-    p.since_ms.store(now_ms(), std::memory_order_relaxed);
+    p.since_ms.store(now, std::memory_order_relaxed);
     p.reserve.store(p.full, std::memory_order_relaxed);
     p.out.store(p.full, std::memory_order_release);
     slot.current.store(index, std::memory_order_relaxed);
@@ -572,9 +572,13 @@ void PagePool::take_in_order(Slot& slot, Taken& taken)
     if (slot.shared || !enter(slot)) [[unlikely]]
         return take_shared(slot, taken);
     set_allocates(slot, true);
-    while (taken.missing() != 0 &&
-           (slot.reserve.load(std::memory_order_relaxed) != 0 || next_page(slot, 0)))
+    if (slot.reserve.load(std::memory_order_relaxed) != 0)
         take_current(slot, taken);
+    if (taken.missing() != 0) {
+        const std::uint32_t now = now_ms();
+        while (taken.missing() != 0 && next_page(slot, 0, now))
+            take_current(slot, taken);
+    }
     leave(slot);
 }
 
@@ -601,7 +605,8 @@ unsigned PagePool::alloc_runs(std::uint32_t caller, std::uint32_t n, FragmentRun
         Slot& s = slot(caller);
         if (s.allocates && enter(s)) [[likely]] {
             if (s.reserve.load(std::memory_order_relaxed) != 0 ||
-                (s.depth.load(std::memory_order_relaxed) != 0 && next_page(s, 0))) [[likely]] {
+                (s.depth.load(std::memory_order_relaxed) != 0 && next_page(s, 0, now_ms())))
+                [[likely]] {
                 const std::uint64_t reserve = s.reserve.load(std::memory_order_relaxed);
                 const auto first = static_cast<unsigned>(std::countr_zero(reserve));
                 const std::uint64_t sel = ~std::uint64_t{0} >> (64 - n);
@@ -784,7 +789,7 @@ bool PagePool::take_adjacent(Slot& slot, std::uint32_t n, FragmentRun& run)
         std::uint64_t reserve = slot.reserve.load(std::memory_order_relaxed);
         if (reserve != 0 && (sel = adjacent(reserve, n)) == 0)
             close(slot, slot);
-        if (sel == 0 && next_page(slot, n)) {
+        if (sel == 0 && next_page(slot, n, now_ms())) {
             reserve = slot.reserve.load(std::memory_order_relaxed);
             sel = adjacent(reserve, n);
         }

@@ -222,7 +222,7 @@ private:
     std::uint32_t pop_pages(Slot& slot, std::uint32_t* pages, std::uint32_t max, std::uint32_t n);
     bool refill(Slot& slot, std::uint32_t n);
     std::uint32_t next_shared_page(Slot& slot, std::uint32_t n);
-    bool next_page(Slot& slot, std::uint32_t n);
+    bool next_page(Slot& slot, std::uint32_t n, std::uint32_t now);
     static void keep(Slot& slot, Page& page, std::uint64_t reserve);
     void take_current(Slot& slot, Taken& taken);
     void open_to_all(Slot& slot, std::uint32_t index, std::uint64_t sel);

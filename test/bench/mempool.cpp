@@ -15,7 +15,10 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <random>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 namespace bench {
 namespace {
@@ -33,6 +36,9 @@ constexpr unsigned kObjectBytes = 2048;
 /// Objects that a turn gets and puts: a multiple of all keeps.
 constexpr unsigned kPerTurn = 1024;
 constexpr unsigned kFragmentBulk = 32;
+/// Pages of 64 KiB that make 64 MiB, and most of what is left of them when each is pinned.
+constexpr unsigned kPinnedPages = 1024;
+constexpr unsigned kPinnedKeep = 24576;
 
 struct FreePool {
     void operator()(rte_mempool* pool) const { rte_mempool_free(pool); }
@@ -153,28 +159,46 @@ struct FreeBlock {
 };
 using Fragments = std::unique_ptr<devmem::PagePool, FreeBlock>;
 
-Fragments make_fragments()
+Fragments make_fragments(std::uint32_t fragments)
 {
     const devmem::PagePoolConfig config{
-        .name = "bench", .fragments = kObjects, .fragments_per_page = 64, .lcores = kMaxLcores};
+        .name = "bench", .fragments = fragments, .fragments_per_page = 64, .lcores = kMaxLcores};
     constexpr std::size_t kAlign = 64;
     const std::size_t bytes = (devmem::PagePool::bytes(config) + kAlign - 1) / kAlign * kAlign;
     void* block = std::aligned_alloc(kAlign, bytes);
     if (block == nullptr)
         throw std::bad_alloc();
     Fragments pool(devmem::PagePool::create(block, config));
-    for (std::uint32_t f = 0; f < kObjects; f += 64)
-        pool->free_run(devmem::kNoLcore, {f, std::min(64u, kObjects - f)});
+    for (std::uint32_t f = 0; f < fragments; f += 64)
+        pool->free_run(devmem::kNoLcore, {f, std::min(64u, fragments - f)});
+    return pool;
+}
+
+/// A pool with one random fragment of every page held for ever: no page is ever whole.
+Fragments make_pinned()
+{
+    Fragments pool = make_fragments(kPinnedPages * 64);
+    std::vector<std::uint32_t> all(pool->fragments());
+    if (pool->alloc(devmem::kNoLcore, pool->fragments(), all.data()) != 0)
+        throw std::runtime_error("a pool that is full has fewer fragments than it should");
+    std::mt19937 random(1);
+    std::vector<std::uint32_t> held(kPinnedPages);
+    for (std::uint32_t& f : held)
+        f = random() % 64;
+    for (const std::uint32_t f : all) {
+        if (f % 64 != held[f / 64])
+            pool->free_run(devmem::kNoLcore, {f, 1});
+    }
     return pool;
 }
 
 bool alloc_and_free(devmem::PagePool& pool, unsigned lane, unsigned keep)
 {
-    devmem::FragmentRun runs[kMaxKeep];
-    for (unsigned done = 0; done < kPerTurn; done += keep) {
+    std::array<devmem::FragmentRun, kPinnedKeep> runs;
+    for (unsigned done = 0; done < std::max(kPerTurn, keep); done += keep) {
         unsigned count = 0;
         for (unsigned i = 0; i < keep; i += kFragmentBulk) {
-            const unsigned got = pool.alloc_runs(lane, kFragmentBulk, runs + count);
+            const unsigned got = pool.alloc_runs(lane, kFragmentBulk, runs.data() + count);
             if (got == 0)
                 return false;
             count += got;
@@ -186,6 +210,7 @@ bool alloc_and_free(devmem::PagePool& pool, unsigned lane, unsigned keep)
 }
 
 struct FragmentCell {
+    const char* pages; ///< "whole", or "pinned": one random fragment of each is held for ever
     unsigned lcores, keep;
     std::vector<double> cycles{};
 };
@@ -193,7 +218,7 @@ struct FragmentCell {
 double cycles_per_fragment(devmem::PagePool& pool, const FragmentCell& cell, double seconds)
 {
     const Turn turn = [&](unsigned lane) { return alloc_and_free(pool, lane, cell.keep); };
-    return measure(turn, cell.lcores, seconds) / kPerTurn;
+    return measure(turn, cell.lcores, seconds) / std::max(kPerTurn, cell.keep);
 }
 
 } // namespace
@@ -205,14 +230,17 @@ void mempool(const Options& options, Report& report)
         for (std::size_t o = 0; o < kOps.size(); ++o)
             pools[c][o] = make_pool(kOps[o], kCaches[c]);
     }
-    const Fragments fragments = make_fragments();
+    const Fragments whole = make_fragments(kObjects);
+    const Fragments pinned = make_pinned();
 
     const unsigned lcores = std::min(rte_lcore_count(), kMaxLcores);
     std::vector<Cell> cells = matrix(lcores);
     std::vector<FragmentCell> fragment_cells;
-    for (unsigned keep : kKeeps) {
-        for (unsigned n = 1; n <= lcores; ++n)
-            fragment_cells.push_back({.lcores = n, .keep = keep});
+    for (unsigned n = 1; n <= lcores; ++n) {
+        for (unsigned keep : kKeeps)
+            fragment_cells.push_back({.pages = "whole", .lcores = n, .keep = keep});
+        for (unsigned keep : {kMaxKeep, kPinnedKeep})
+            fragment_cells.push_back({.pages = "pinned", .lcores = n, .keep = keep});
     }
     for (unsigned round = 0; round < options.rounds; ++round) {
         for (Cell& cell : cells) {
@@ -224,7 +252,8 @@ void mempool(const Options& options, Report& report)
             }
         }
         for (FragmentCell& cell : fragment_cells)
-            cell.cycles.push_back(cycles_per_fragment(*fragments, cell, options.seconds));
+            cell.cycles.push_back(cycles_per_fragment(
+                cell.pages == std::string("whole") ? *whole : *pinned, cell, options.seconds));
     }
 
     for (const Cell& cell : cells) {
@@ -238,12 +267,14 @@ void mempool(const Options& options, Report& report)
     double slowest = 0;
     for (const FragmentCell& cell : fragment_cells) {
         const Stat stat = summarize(cell.cycles);
-        report.results.push_back(
-            {"fragments",
-             {{"bulk", kFragmentBulk}, {"keep", cell.keep}, {"lcores", cell.lcores}},
-             stat,
-             "cycles/fragment"});
-        if (cell.lcores == 1)
+        report.results.push_back({"fragments",
+                                  {{"bulk", kFragmentBulk},
+                                   {"keep", cell.keep},
+                                   {"lcores", cell.lcores},
+                                   {"pages", cell.pages}},
+                                  stat,
+                                  "cycles/fragment"});
+        if (cell.lcores == 1 && cell.pages == std::string("whole"))
             slowest = std::max(slowest, stat.median);
     }
     const auto full_bulks = [](unsigned n) {

@@ -262,31 +262,30 @@ void free(rte_mempool* mp)
     rte_free(state);
 }
 
-/// Collect the objects from table[i] on, as long as they are of one page, whose objects are given.
-/// The first of them is known; neighbours follow most likely, up or down. @return the fragments
-std::uint64_t gather(const PagePoolState& state, void* const* table, unsigned n, unsigned& i,
-                     Where first, void* const* objects, std::uint32_t size)
+constexpr std::uint64_t run_mask(std::uint32_t first, std::uint32_t count)
 {
-    std::uint32_t fragment = first.fragment();
-    std::uint64_t mask = std::uint64_t{1} << fragment;
-    while (++i < n) {
-        if (fragment + 1 < size && table[i] == objects[fragment + 1])
-            ++fragment;
-        else if (fragment > 0 && table[i] == objects[fragment - 1])
-            --fragment;
-        else if (const Where next = object_at(state, table[i]); next.page() == first.page())
-            fragment = next.fragment();
-        else
-            break;
-        const std::uint64_t bit = std::uint64_t{1} << fragment;
-        if ((mask & bit) != 0) // twice in one table: the second is for the next round to refuse
-            break;
-        mask |= bit;
-    }
-    return mask;
+    return (~std::uint64_t{0} >> (64 - count)) << first;
 }
 
-/// Whether `n` pointers are the same; the first ones are.
+/// How many of up to `n` pointers, the first of which are the same, are so in a row; `step` is 1 to
+/// compare with the ones that follow, -1 with those before. Four at a time: this is what a put of
+/// many costs.
+template <std::ptrdiff_t step>
+std::uint32_t count_same(void* const* x, void* const* y, std::uint32_t n)
+{
+    const auto differ = [&](std::uint32_t i) {
+        return reinterpret_cast<std::uintptr_t>(x[i]) ^
+               reinterpret_cast<std::uintptr_t>(y[step * static_cast<std::ptrdiff_t>(i)]);
+    };
+    std::uint32_t i = 1;
+    while (i + 4 <= n && (differ(i) | differ(i + 1) | differ(i + 2) | differ(i + 3)) == 0)
+        i += 4;
+    while (i < n && differ(i) == 0)
+        ++i;
+    return i;
+}
+
+/// Whether `n` pointers, the first of which are the same, all are.
 bool same(void* const* x, void* const* y, std::uint32_t n)
 {
     constexpr std::uint32_t kCallWorthwhile = 8;
@@ -298,9 +297,31 @@ bool same(void* const* x, void* const* y, std::uint32_t n)
     return !differ;
 }
 
-constexpr std::uint64_t run_mask(std::uint32_t first, std::uint32_t count)
+/// Collect the objects from table[i] on, as long as they are of one page, whose objects are given.
+/// The first of them is known; most often runs follow, up, or down as from a mempool's cache.
+/// @return the fragments
+std::uint64_t gather(const PagePoolState& state, void* const* table, unsigned n, unsigned& i,
+                     Where first, void* const* objects, std::uint32_t size)
 {
-    return (~std::uint64_t{0} >> (64 - count)) << first;
+    std::uint64_t mask = 0;
+    for (Where at = first; at.page() == first.page(); at = object_at(state, table[i])) {
+        const std::uint32_t fragment = at.fragment();
+        std::uint32_t run = std::min(n - i, size - fragment);
+        if (!same(table + i, objects + fragment, run))
+            run = count_same<1>(table + i, objects + fragment, run);
+        std::uint64_t bits = run_mask(fragment, run);
+        if (run == 1) {
+            run = count_same<-1>(table + i, objects + fragment, std::min(n - i, fragment + 1));
+            bits = run_mask(fragment + 1 - run, run);
+        }
+        if ((mask & bits) != 0) // twice in one table: the second is for the next round to refuse
+            break;
+        mask |= bits;
+        i += run;
+        if (i == n)
+            break;
+    }
+    return mask;
 }
 
 /// Put objects of any pages, in any order.
@@ -316,19 +337,11 @@ constexpr std::uint64_t run_mask(std::uint32_t first, std::uint32_t count)
         }
         const std::uint32_t first = where.page() * state.fragments_per_page;
         const std::uint32_t size = std::min(state.fragments_per_page, mp->size - first);
-        void* const* objects = state.objects + first;
-        std::uint32_t run = std::min(n - i, size - where.fragment());
-        std::uint64_t mask;
-        if (same(table + i, objects + where.fragment(), run)) {
-            mask = run_mask(where.fragment(), run);
-            i += run;
-        } else {
-            mask = gather(state, table, n, i, where, objects, size);
-            run = static_cast<std::uint32_t>(std::popcount(mask));
-        }
+        const std::uint64_t mask = gather(state, table, n, i, where, state.objects + first, size);
         if ((state.flags & kGuarded) != 0) [[unlikely]]
             guard_put(state, where.page(), mask);
-        const std::uint64_t refused = pool_of(state).free_mask(lcore, where.page(), mask, run);
+        const std::uint64_t refused = pool_of(state).free_mask(
+            lcore, where.page(), mask, static_cast<std::uint32_t>(std::popcount(mask)));
         if (refused != 0) [[unlikely]]
             report_double_free(state, where.page(), refused);
     }

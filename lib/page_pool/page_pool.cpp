@@ -440,6 +440,8 @@ bool PagePool::waive_now(Slot& slot, std::uint32_t index)
 std::uint32_t PagePool::pop_pages(Slot& slot, std::uint32_t* pages, std::uint32_t max,
                                   std::uint32_t n)
 {
+    if (retired_.load(std::memory_order_relaxed)) [[unlikely]]
+        return 0;
     std::uint32_t count = list_pop(recycled_, pages, max);
     if (count != 0) {
         slot.count(slot.alloc_refill);
@@ -1187,6 +1189,10 @@ std::uint32_t PagePool::withdraw(std::uint32_t caller, std::uint32_t n, std::uin
             withdraw_page(s, pages[got++], kProvider);
     };
     take();
+    if (got < n) {
+        flush(caller);
+        take();
+    }
     const std::uint32_t used = used_slots_.load(std::memory_order_relaxed);
     for (std::uint32_t lcore = 0; lcore + 1 < used; ++lcore) {
         while (got < n && evict(lcore, s, caller))

@@ -757,8 +757,8 @@ int PagePool::alloc_adjacent(std::uint32_t caller, std::uint32_t n, FragmentRun*
     bool found = take_adjacent(s, n, *run);
     if (!found) {
         s.count(s.alloc_empty);
-        begin_scarcity(s);
-        found = sweep_adjacent(s, n, *run);
+        begin_scarcity(s); // which may have made a page whole
+        found = take_adjacent(s, n, *run) || sweep_adjacent(s, n, *run);
         const std::uint32_t used = used_slots_.load(std::memory_order_relaxed);
         for (std::uint32_t lcore = 0; !found && lcore + 1 < used; ++lcore) {
             while (!found && evict(lcore, s, caller))
@@ -775,14 +775,31 @@ int PagePool::alloc_adjacent(std::uint32_t caller, std::uint32_t n, FragmentRun*
     return 0;
 }
 
+/// Take `n` free fragments in a row of a page that is not whole, and the tail. @return which.
+std::uint64_t PagePool::take_stray_adjacent(Page& page, std::uint32_t n)
+{
+    std::uint64_t out = page.out.load(std::memory_order_relaxed);
+    while (out != 0) {
+        const std::uint64_t sel = adjacent(page.full & ~out, n);
+        if (sel == 0)
+            return 0;
+        if (page.out.compare_exchange_weak(out, out | sel, std::memory_order_acq_rel,
+                                           std::memory_order_relaxed))
+            return sel;
+    }
+    return 0;
+}
+
 /// Take a run from the current page, or else from the next one.
 bool PagePool::take_adjacent(Slot& slot, std::uint32_t n, FragmentRun& run)
 {
     std::uint32_t index;
     std::uint64_t sel = 0;
     if (slot.shared || !enter(slot)) {
-        index = next_shared_page(slot, n);
-        if (index != kNone) {
+        index = shared_page_.load(std::memory_order_relaxed);
+        if (!retired_.load(std::memory_order_relaxed)) [[likely]]
+            sel = take_stray_adjacent(page(index), n);
+        if (sel == 0 && (index = next_shared_page(slot, n)) != kNone) {
             sel = adjacent(page(index).full, n);
             open_to_all(slot, index, sel);
         }
@@ -812,15 +829,7 @@ bool PagePool::sweep_adjacent(Slot& slot, std::uint32_t n, FragmentRun& run)
         return false;
     std::uint32_t index = slot.scan.load(std::memory_order_relaxed);
     for (std::uint32_t left = pages_; left != 0; --left) {
-        Page& p = page(index);
-        std::uint64_t out = p.out.load(std::memory_order_relaxed);
-        while (out != 0) {
-            const std::uint64_t sel = adjacent(p.full & ~out, n);
-            if (sel == 0)
-                break;
-            if (!p.out.compare_exchange_weak(out, out | sel, std::memory_order_acq_rel,
-                                             std::memory_order_relaxed))
-                continue;
+        if (const std::uint64_t sel = take_stray_adjacent(page(index), n); sel != 0) {
             slot.scan.store(index, std::memory_order_relaxed);
             run = {index * fragments_per_page_ + static_cast<std::uint32_t>(std::countr_zero(sel)),
                    bits(sel)};

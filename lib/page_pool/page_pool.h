@@ -227,6 +227,7 @@ private:
     void take_current(Slot& slot, Taken& taken);
     void open_to_all(Slot& slot, std::uint32_t index, std::uint64_t sel);
     static std::uint64_t take_stray(Page& page, std::uint32_t n);
+    static std::uint64_t take_stray_adjacent(Page& page, std::uint32_t n);
     void take_shared(Slot& slot, Taken& taken);
     void take_in_order(Slot& slot, Taken& taken);
     bool alloc(std::uint32_t caller, Taken& taken);

@@ -143,6 +143,8 @@ struct alignas(kCacheLine) PagePool::Page {
     sync::Atomic<std::uint32_t> next{kNone};
     sync::Atomic<std::uint32_t> since_ms{0};
     std::uint32_t dma = 0; ///< address, page-shifted
+    /// Slot of the lcore that puts off its puts of this page; 0: none does.
+    sync::Atomic<std::uint32_t> put_off_by{0};
     sync::Atomic<Owner> owner{kPool};
     std::int8_t nid = -1;
     Home home = kFresh; ///< the page's owner's
@@ -927,6 +929,7 @@ void PagePool::settle(Slot& owner, Slot& own)
         return;
     const std::uint32_t index = owner.pending_page.load(std::memory_order_relaxed);
     owner.pending.store(0, std::memory_order_relaxed);
+    page(index).put_off_by.store(0, std::memory_order_relaxed);
     const std::uint64_t out = page(index).out.fetch_and(~mask, std::memory_order_acq_rel);
     // Freed by another thread, too, after put_off() looked.
     if (const std::uint64_t twice = mask & ~out; twice != 0) [[unlikely]] {
@@ -941,10 +944,31 @@ void PagePool::settle(Slot& owner, Slot& own)
     queue(own, index);
 }
 
-/// Put fragments without an atomic operation: an lcore that puts what it got puts a page piece by
-/// piece, and its word need not change for each of them. @return false: nothing was done
-inline bool PagePool::put_off(Slot& slot, std::uint32_t index, std::uint64_t mask, std::uint32_t n)
+/// Before one relies on these fragments being out: if an lcore has put one of them, but put that
+/// off, put it now.
+inline void PagePool::settle_if_put_off(std::uint32_t caller, std::uint32_t index,
+                                        std::uint64_t mask)
 {
+    const std::uint32_t by = page(index).put_off_by.load(std::memory_order_relaxed);
+    if (by == 0) [[likely]]
+        return;
+    // Another lcore's. Where it is in the middle of a call this may be out of date, and settling
+    // needless.
+    Slot& owner = (&slot(kNoLcore))[by];
+    if (owner.pending_page.load(std::memory_order_relaxed) == index &&
+        (owner.pending.load(std::memory_order_relaxed) & mask) != 0 && revoke(owner, caller)) {
+        settle(owner, slot(caller));
+        owner.revoked.store(0, std::memory_order_release);
+    }
+}
+
+/// Put fragments without an atomic operation: an lcore that puts what it got puts a page piece by
+/// piece, and its word need not change for each of them. One lcore a page, so that others know
+/// whom to ask whether a fragment is free. @return false: nothing was done
+inline bool PagePool::put_off(std::uint32_t caller, std::uint32_t index, std::uint64_t mask,
+                              std::uint32_t n)
+{
+    Slot& slot = this->slot(caller);
     if (!slot.allocates || scarce_.load(std::memory_order_relaxed) || !enter(slot))
         return false;
     Page& p = page(index);
@@ -955,7 +979,8 @@ inline bool PagePool::put_off(Slot& slot, std::uint32_t index, std::uint64_t mas
     // A fragment that was handed out is not in the reserve any more, and who frees it knows that.
     const std::uint64_t odd = p.reserve.load(std::memory_order_relaxed) |
                               p.special.load(std::memory_order_relaxed) | mine | ~out;
-    if ((odd & mask) != 0) [[unlikely]] {
+    if ((odd & mask) != 0 || (mine == 0 && p.put_off_by.load(std::memory_order_relaxed) != 0))
+        [[unlikely]] {
         settle(slot, slot);
         leave(slot);
         return false;
@@ -967,9 +992,12 @@ inline bool PagePool::put_off(Slot& slot, std::uint32_t index, std::uint64_t mas
     if (pending == p.full) {
         // Nobody else has a fragment of it, or finds one to take: no one changes the word.
         slot.pending.store(0, std::memory_order_relaxed);
+        p.put_off_by.store(0, std::memory_order_relaxed);
         p.out.store(0, std::memory_order_relaxed);
         recycle(slot, index);
     } else {
+        if (mine == 0)
+            p.put_off_by.store(caller + 1, std::memory_order_relaxed);
         slot.pending.store(pending, std::memory_order_relaxed);
         slot.pending_page.store(index, std::memory_order_relaxed);
         if (pending == out)
@@ -982,11 +1010,12 @@ inline bool PagePool::put_off(Slot& slot, std::uint32_t index, std::uint64_t mas
 std::uint64_t PagePool::free_mask(std::uint32_t caller, std::uint32_t index, std::uint64_t mask,
                                   std::uint32_t n)
 {
-    Slot& s = slot(caller);
-    if (put_off(s, index, mask, n)) [[likely]]
+    if (put_off(caller, index, mask, n)) [[likely]]
         return 0;
+    Slot& s = slot(caller);
     if (!s.used) [[unlikely]]
         begin_using(s);
+    settle_if_put_off(caller, index, mask);
     const Page& p = page(index);
     std::uint64_t refused = p.reserve.load(std::memory_order_relaxed) & mask;
     mask = drop_holders(s, index, mask & ~refused);
@@ -1059,6 +1088,7 @@ int PagePool::hold_run(FragmentRun run)
     const std::uint32_t index = page_of(run.first);
     Page& p = page(index);
     const std::uint64_t mask = ones(run.count) << (run.first - index * fragments_per_page_);
+    settle_if_put_off(kNoLcore, index, mask);
     const std::uint64_t held =
         p.out.load(std::memory_order_relaxed) & ~p.reserve.load(std::memory_order_relaxed);
     if ((held & mask) != mask)

@@ -248,7 +248,7 @@ std::size_t PagePool::bytes(const PagePoolConfig& config)
     const std::uint64_t pages_at =
         sizeof(PagePool) + (std::uint64_t{config.lcores} + 1) * sizeof(Slot);
     const std::uint64_t size =
-        pages_at + pages * sizeof(Page) + config.fragments * sizeof(std::uint32_t);
+        pages_at + pages * sizeof(Page) + std::uint64_t{config.fragments} * sizeof(std::uint32_t);
     return pages_at > UINT32_MAX || size > std::numeric_limits<std::size_t>::max() / 2
                ? 0
                : static_cast<std::size_t>(size);
@@ -1281,11 +1281,14 @@ int PagePool::set_dma(std::uint32_t index, std::uint64_t address, unsigned shift
 {
     if (index >= pages_)
         return -EINVAL;
+    if (shift < 12 || shift > 63)
+        return -ERANGE;
     const auto shifted = static_cast<std::uint32_t>(address >> shift);
-    if (shift < 12 || std::uint64_t{shifted} << shift != address)
+    if (std::uint64_t{shifted} << shift != address)
         return -ERANGE;
     page(index).dma = shifted;
-    dma_shift_ = shift;
+    if (dma_shift_ != shift)
+        dma_shift_ = shift;
     return 0;
 }
 

@@ -147,8 +147,8 @@ public:
     void set_page_nid(std::uint32_t page, int node);
 
     /// Record the DMA address of a page, page-shifted into 32 bits: the same on 32-bit hosts.
-    /// @param shift of the pages, 12 or more: with 12 they can reach 16 TiB
-    /// @return 0; -EINVAL no such page; -ERANGE the address would lose bits.
+    /// @param shift of all pages of the pool, 12 to 63: with 12 they can reach 16 TiB
+    /// @return 0; -EINVAL no such page; -ERANGE the address would lose bits, or no such shift.
     int set_dma(std::uint32_t page, std::uint64_t address, unsigned shift);
     /// The DMA address of a page, 0 if none was set.
     std::uint64_t dma(std::uint32_t page) const;

@@ -76,6 +76,21 @@ TEST_P(PagePoolShape, FragmentsKnowTheirPage)
         ASSERT_EQ(f / pool->fragments_per_page(), pool->page_of(f));
 }
 
+// page_of() is a division, for any number and any shape.
+TEST(PagePoolDivision, IsExact)
+{
+    std::mt19937 random{1};
+    for (std::uint32_t per_page = 1; per_page <= 64; ++per_page) {
+        PoolMemory pool{{"division", per_page, per_page, 0}};
+        for (int i = 0; i < 1000; ++i) {
+            const auto f = static_cast<std::uint32_t>(random());
+            const std::uint32_t edge = f - f % per_page;
+            for (const std::uint32_t each : {f, edge, edge - 1, UINT32_MAX - f % 4096})
+                ASSERT_EQ(each / per_page, pool->page_of(each)) << each << " by " << per_page;
+        }
+    }
+}
+
 // Random gets and puts by three lcores and by callers that are none: the words equal the model
 // after every step, and a get is refused exactly if fewer fragments are free than it asks for.
 TEST_P(PagePoolShape, BehavesAsABitmap)
@@ -232,6 +247,22 @@ TEST_F(PagePoolTest, RejectsWrongConfigurations)
     PagePoolConfig none = good;
     none.fragments = 0;
     EXPECT_EQ(0U, PagePool::bytes(none));
+
+    // The largest: what does not fit into the address space is refused, and never wraps.
+    for (const std::uint32_t fragments : {UINT32_MAX - 1, 1U << 31, (1U << 30) + 1, 1U << 30}) {
+        PagePoolConfig large = good;
+        large.fragments = fragments;
+        large.fragments_per_page = 64;
+        const std::size_t bytes = PagePool::bytes(large);
+        const std::uint64_t needed = std::uint64_t{fragments} * 5; // an entry each, a line a page
+        EXPECT_TRUE(bytes == 0 || bytes >= needed) << fragments;
+        EXPECT_EQ(needed > SIZE_MAX / 2, bytes == 0) << fragments;
+    }
+    for (const std::uint32_t lcores : {UINT32_MAX, UINT32_MAX - kMaxProcess, 1U << 30}) {
+        PagePoolConfig crowded = good;
+        crowded.lcores = lcores;
+        EXPECT_EQ(0U, PagePool::bytes(crowded)) << lcores;
+    }
 
     alignas(64) std::byte misaligned[8192];
     ASSERT_LT(PagePool::bytes(good) + 8, sizeof(misaligned));

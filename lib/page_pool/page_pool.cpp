@@ -1164,18 +1164,16 @@ std::uint32_t PagePool::process_of(std::uint32_t fragment) const
 
 std::uint32_t PagePool::reclaim(std::uint32_t caller, std::uint32_t process)
 {
+    if (process == 0 || process > kMaxProcess)
+        return 0;
     std::uint32_t count = 0;
-    for (std::uint32_t index = 0; index < pages_; ++index) {
-        std::uint64_t special = page(index).special.load(std::memory_order_acquire);
-        for (; special != 0; special &= special - 1) {
-            const auto f = static_cast<std::uint32_t>(std::countr_zero(special));
-            sync::Atomic<std::uint32_t>& entry = side(index * fragments_per_page_ + f);
-            if (entry.load(std::memory_order_relaxed) >> kProcessShift != process)
-                continue;
-            entry.fetch_and(kHolderMask, std::memory_order_relaxed);
-            free_mask(caller, index, std::uint64_t{1} << f, 1);
-            ++count;
-        }
+    for (std::uint32_t f = 0; f < fragments_; ++f) {
+        // Whatever the page says: it may have died between the two.
+        if (process_of(f) != process)
+            continue;
+        side(f).fetch_and(kHolderMask, std::memory_order_relaxed);
+        free_run(caller, {f, 1});
+        ++count;
     }
     // What it may have been doing when it died.
     std::uint32_t self = process + 1;

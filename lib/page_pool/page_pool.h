@@ -155,8 +155,9 @@ public:
 
     /// Nothing can be taken any more, and all pages become the provider's: the idle ones now,
     /// others when they become idle, which takes another call where an lcore kept some of their
-    /// fragments.
-    /// @return whether nothing is out
+    /// fragments. An lcore that is in the middle of a get meanwhile may keep a page, and take from
+    /// it until that other call.
+    /// @return whether all pages are the provider's
     bool retire(std::uint32_t caller);
 
     // ---- what other processes left behind

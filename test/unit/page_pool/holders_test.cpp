@@ -2,6 +2,8 @@
 // Fragments with several holders, and fragments that other processes took.
 #include <barrier>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <random>
 #include <thread>
 
@@ -226,7 +228,8 @@ TEST_F(PagePoolHolders, ReclaimGivesBackWhatAProcessTook)
     for (std::uint32_t f = theirs.first; f < theirs.first + 4; ++f)
         EXPECT_EQ(3U, pool->process_of(f));
 
-    EXPECT_EQ(0U, pool->reclaim(0, 4));
+    for (const std::uint32_t nobody : {0U, 4U, kMaxProcess + 1, UINT32_MAX})
+        EXPECT_EQ(0U, pool->reclaim(0, nobody));
     model.expect(*pool);
     EXPECT_EQ(4U, model.reclaim(3));
     EXPECT_EQ(4U, pool->reclaim(1, 3));
@@ -281,6 +284,77 @@ TEST(PagePoolProcess, Dies)
     EXPECT_EQ(0, pool->free_run(0, {129, 1}));
     pool->flush(0);
     EXPECT_EQ(8U, pool->alloc_runs(0, 8 * 64, runs.data()));
+    munmap(block, PagePool::bytes(config));
+}
+
+// A process is killed in the middle of whatever it does. What it had is given back, but for what
+// was on its way; what is ours stays ours; and nobody hangs.
+TEST(PagePoolProcess, IsKilled)
+{
+    constexpr std::uint32_t kFragments = 64 * 16;
+    const PagePoolConfig config{"killed", kFragments, 16, 1};
+    void* block = mmap(nullptr, PagePool::bytes(config), PROT_READ | PROT_WRITE,
+                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(MAP_FAILED, block);
+    for (unsigned round = 0; round < 20; ++round) {
+        PagePool* pool = PagePool::create(block, config);
+        fill(*pool);
+        std::vector<FragmentRun> runs(100);
+        const pid_t child = fork();
+        ASSERT_NE(-1, child);
+        if (child == 0) {
+            std::mt19937 random{round};
+            for (;;) {
+                const unsigned n =
+                    pool->alloc_runs(caller_of_process(5),
+                                     static_cast<std::uint32_t>(1 + random() % 100), runs.data());
+                for (unsigned i = 0; i < n; ++i)
+                    pool->free_run(caller_of_process(5), runs[i]);
+            }
+        }
+        // Meanwhile we get and put, and keep some.
+        std::mt19937 random{round + 100};
+        std::vector<bool> ours(kFragments, false);
+        std::uint32_t kept = 0;
+        const auto end =
+            std::chrono::steady_clock::now() + std::chrono::microseconds{500 + 300 * round};
+        while (std::chrono::steady_clock::now() < end) {
+            const unsigned n =
+                pool->alloc_runs(0, static_cast<std::uint32_t>(1 + random() % 40), runs.data());
+            for (unsigned i = 0; i < n; ++i) {
+                if (kept < 300 && random() % 8 == 0) {
+                    for (std::uint32_t f = 0; f < runs[i].count; ++f)
+                        ours.at(runs[i].first + f) = true;
+                    kept += runs[i].count;
+                } else {
+                    ASSERT_EQ(0, pool->free_run(0, runs[i]));
+                }
+            }
+        }
+        ASSERT_EQ(0, kill(child, SIGKILL));
+        ASSERT_EQ(child, waitpid(child, nullptr, 0));
+        pool->reclaim(0, 5);
+        EXPECT_EQ(0U, pool->reclaim(0, 5));
+
+        std::vector<bool> seen = ours;
+        std::uint32_t got = 0;
+        for (std::uint32_t f; pool->alloc(0, 1, &f) == 0; ++got) {
+            ASSERT_FALSE(seen.at(f)) << "fragment " << f;
+            seen[f] = true;
+        }
+        // One get, or the pages it moved.
+        EXPECT_LE(kFragments - kept - got, 100U + 8 * 16);
+        for (std::uint32_t f = 0; f < kFragments; ++f) {
+            ASSERT_EQ(0U, pool->process_of(f));
+            if (seen[f]) {
+                ASSERT_EQ(1U, pool->holders(f));
+                ASSERT_EQ(0, pool->free_run(0, {f, 1}));
+            }
+        }
+        EXPECT_EQ(0U, pool->stats().double_free);
+        std::vector<std::uint32_t> again(kept + got);
+        EXPECT_EQ(0, pool->alloc(0, kept + got, again.data()));
+    }
     munmap(block, PagePool::bytes(config));
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The page pool under threads. Every fragment has an owner word outside the pool: a fragment handed
 // out twice meets itself there.
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -199,6 +200,167 @@ TEST(PagePoolStress, OneGetsAnotherPuts)
     expect_free(*pool, std::vector<bool>(pool->fragments(), true));
     EXPECT_EQ(0U, pool->stats().salvaged);
     EXPECT_EQ(0U, pool->stats().recycle_cached) << "an lcore that only puts keeps no pages";
+}
+
+/// Gets of both kinds, second holders, and puts in pieces, of whatever there is.
+void come_and_go(PagePool& pool, Owners& owners, std::uint32_t lcore, unsigned who,
+                 const std::atomic<bool>& stop)
+{
+    std::mt19937 random{who};
+    const auto below = [&](std::size_t n) { return static_cast<std::uint32_t>(random() % n); };
+    struct Held {
+        FragmentRun run;
+        bool twice;
+    };
+    std::vector<Held> held;
+    std::vector<FragmentRun> runs(64);
+    const auto put = [&](FragmentRun run, bool twice) {
+        if (twice) {
+            ASSERT_EQ(0, pool.free_run(lcore, run));
+        }
+        owners.drop(run, who);
+        ASSERT_EQ(0, pool.free_run(lcore, run));
+    };
+    while (!stop.load(std::memory_order_relaxed)) {
+        const std::uint32_t what = below(8);
+        if (what < 4 && held.size() < 64) {
+            unsigned count = 1;
+            if (what == 0)
+                count = pool.alloc_adjacent(lcore, 1 + below(pool.fragments_per_page()),
+                                            runs.data()) == 0;
+            else
+                count = pool.alloc_runs(lcore, 1 + below(64), runs.data());
+            for (unsigned i = 0; i < count; ++i) {
+                owners.take(runs[i], who);
+                const bool twice = below(4) == 0;
+                if (twice) {
+                    ASSERT_EQ(0, pool.hold_run(runs[i]));
+                }
+                held.push_back({runs[i], twice});
+            }
+        } else if (!held.empty()) {
+            std::swap(held[below(held.size())], held.back());
+            FragmentRun& run = held.back().run;
+            const FragmentRun part{run.first, 1 + below(run.count)};
+            put(part, held.back().twice);
+            run = {run.first + part.count, run.count - part.count};
+            if (run.count == 0)
+                held.pop_back();
+        }
+    }
+    for (const Held& each : held)
+        put(each.run, each.twice);
+}
+
+// Under that traffic pages leave by every way there is, move to another node, and come back.
+TEST(PagePoolStress, PagesComeAndGo)
+{
+    PoolMemory pool{{"moving", 40 * 16 - 5, 16, 3}};
+    fill(*pool);
+    Owners owners{pool->fragments()};
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> threads;
+    for (const std::uint32_t lcore : {0U, 1U, kNoLcore}) {
+        threads.emplace_back(
+            [&, lcore] { come_and_go(*pool, owners, lcore, 1 + std::min(lcore, 2U), stop); });
+    }
+
+    std::mt19937 random{99};
+    std::vector<std::uint32_t> away;
+    std::array<std::uint64_t, 3> ways{}; // withdrawn, diverted, waived
+    const auto give = [&](std::uint32_t page) {
+        pool->set_page_nid(page, static_cast<int>(random() % 2));
+        ASSERT_EQ(0, pool->set_dma(page, (page + 1) * std::uint64_t{1} << 40 >> 10, 16));
+        ASSERT_EQ(0, pool->insert(2, page));
+    };
+    const auto own = [&](std::uint32_t page) {
+        // It is the provider's alone.
+        owners.take({page * 16, page == 39 ? 11U : 16U}, 9);
+        owners.drop({page * 16, page == 39 ? 11U : 16U}, 9);
+        away.push_back(page);
+    };
+    const auto start = std::chrono::steady_clock::now();
+    const auto took = [&] { return std::chrono::steady_clock::now() - start; };
+    while (took() < 500ms || (std::ranges::min(ways) < 10 && took() < 10s)) {
+        std::uint32_t pages[4];
+        const std::uint32_t n = pool->withdraw(2, static_cast<std::uint32_t>(random() % 4), pages);
+        for (std::uint32_t i = 0; i < n; ++i)
+            own(pages[i]);
+        ways[0] += n;
+        PagePool::Diverted diverted{};
+        while (pool->fetch_diverted(&diverted)) {
+            ++ways[diverted.waived ? 2 : 1];
+            own(diverted.index);
+        }
+        pool->update_nid(static_cast<int>(random() % 3) - 1);
+        pool->divert(static_cast<std::uint32_t>(random() % 3));
+        while (away.size() > 20 || (!away.empty() && random() % 4 != 0)) {
+            std::swap(away[random() % away.size()], away.back());
+            give(away.back());
+            away.pop_back();
+        }
+    }
+    stop = true;
+    for (std::thread& thread : threads)
+        thread.join();
+    for (const std::uint64_t n : ways)
+        EXPECT_GE(n, 10U);
+    pool->update_nid(-1);
+    pool->divert(0);
+    PagePool::Diverted diverted{};
+    while (pool->fetch_diverted(&diverted))
+        own(diverted.index);
+    for (const std::uint32_t page : away)
+        give(page);
+    EXPECT_EQ(40U, pool->present());
+    expect_free(*pool, std::vector<bool>(pool->fragments(), true));
+    EXPECT_EQ(0U, pool->stats().double_free + pool->stats().foreign_free);
+    for (const std::uint32_t lcore : {0U, 1U, 2U})
+        pool->flush(lcore);
+    const std::uint64_t salvaged = pool->stats().salvaged;
+    std::vector<FragmentRun> all(pool->fragments());
+    EXPECT_EQ(40U, pool->alloc_runs(kNoLcore, pool->fragments(), all.data()));
+    EXPECT_EQ(salvaged, pool->stats().salvaged);
+}
+
+// Retired again and again, as one does who waits: soon nothing can be taken, and with what is put
+// then all pages have left.
+TEST(PagePoolStress, RetiresUnderTraffic)
+{
+    for (int round = 0; round < 30; ++round) {
+        PoolMemory pool{{"retired", 32 * 16, 16, 2}};
+        fill(*pool);
+        Owners owners{pool->fragments()};
+        std::vector<std::thread> threads;
+        std::atomic<int> running{3};
+        for (const std::uint32_t lcore : {0U, 1U, kNoLcore}) {
+            threads.emplace_back([&, lcore, who = 1 + std::min(lcore, 2U)] {
+                std::mt19937 random{who};
+                std::vector<FragmentRun> runs(20);
+                for (int failed = 0; failed < 100;) { // in a row
+                    const auto n = static_cast<std::uint32_t>(1 + random() % 20);
+                    const unsigned count = pool->alloc_runs(lcore, n, runs.data());
+                    failed = count == 0 ? failed + 1 : 0;
+                    for (unsigned i = 0; i < count; ++i) {
+                        owners.take(runs[i], who);
+                        owners.drop(runs[i], who);
+                        ASSERT_EQ(0, pool->free_run(lcore, runs[i]));
+                    }
+                }
+                --running;
+            });
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds{200 * (round % 10)});
+        do
+            pool->retire(kNoLcore);
+        while (running != 0);
+        for (std::thread& thread : threads)
+            thread.join();
+        EXPECT_TRUE(pool->retire(kNoLcore));
+        ASSERT_EQ(0U, pool->present());
+        ASSERT_EQ(0U, pool->free_count());
+        ASSERT_EQ(pool->stats().hold, pool->stats().release);
+    }
 }
 
 // While others work, the count is never below the truth, and no page is released before it is held.

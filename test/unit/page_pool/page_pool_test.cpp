@@ -308,10 +308,10 @@ TEST_F(PagePoolTest, TakesThePageThatIsWholeAgain)
     FragmentRun first;
     ASSERT_EQ(1U, pool->alloc_runs(0, 32, &first));
     ASSERT_EQ(0, pool->free_run(0, first));
-    for (int i = 1; i < 20; ++i) {
+    for (std::uint32_t i = 1; i < 20; ++i) {
         FragmentRun again;
         ASSERT_EQ(1U, pool->alloc_runs(0, 32, &again));
-        EXPECT_EQ(first.first + 32U * (i % 2), again.first);
+        EXPECT_EQ(first.first + 32 * (i % 2), again.first);
         ASSERT_EQ(0, pool->free_run(0, again));
     }
 }

@@ -1147,6 +1147,14 @@ std::uint32_t PagePool::holders(std::uint32_t fragment) const
                : (side(fragment).load(std::memory_order_relaxed) & kHolderMask) + 1;
 }
 
+std::uint64_t PagePool::drop_holders(std::uint32_t caller, std::uint32_t index, std::uint64_t mask)
+{
+    Slot& s = slot(caller);
+    if (!s.used)
+        begin_using(s);
+    return drop_holders(s, index, mask);
+}
+
 void PagePool::mark_foreign(std::uint32_t process, FragmentRun run)
 {
     const std::uint32_t index = page_of(run.first);

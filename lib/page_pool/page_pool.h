@@ -110,6 +110,9 @@ public:
     /// the run. @return 0; -EINVAL outside the pool or across a page; -ENOENT one of them is free;
     ///   -EOVERFLOW one of them has 65,536 holders. Nothing has changed then.
     int hold_run(FragmentRun run);
+    /// Take one holder from each of these fragments that has several. @return the others, which are
+    /// out still: free_mask() puts them, and the caller is the last to have them until then.
+    std::uint64_t drop_holders(std::uint32_t caller, std::uint32_t page, std::uint64_t mask);
     /// Holders of a fragment; 0 if it is free.
     std::uint32_t holders(std::uint32_t fragment) const;
 

@@ -26,9 +26,8 @@ Fragment fragment_at(const PagePoolState& state, std::uint32_t page, std::uint32
     const std::uint64_t at = static_cast<std::uint64_t>(layout.region->base) + layout.offset +
                              std::uint64_t{page} * layout.page_bytes +
                              std::uint64_t{fragment} * layout.fragment_bytes;
-    const std::size_t red_zone =
-        (state.flags & DEVMEM_POOL_RED_ZONE) != 0 ? DEVMEM_RED_ZONE_BYTES : 0;
-    return {reinterpret_cast<unsigned char*>(at), layout.fragment_bytes - red_zone, red_zone};
+    const std::size_t room = data_bytes(layout, state.flags);
+    return {reinterpret_cast<unsigned char*>(at), room, layout.fragment_bytes - room};
 }
 
 bool is_filled(const unsigned char* bytes, std::size_t n, unsigned char with)
@@ -57,11 +56,15 @@ void guard_fill(PagePoolState& state, std::uint32_t page)
         fill(state, fragment_at(state, page, f));
 }
 
-void guard_put(PagePoolState& state, std::uint32_t page, std::uint64_t mask)
+std::uint64_t guard_put(PagePoolState& state, std::uint32_t caller, std::uint32_t page,
+                        std::uint64_t mask)
 {
-    const PageView view = pool_of(state).view(page);
-    // What is free already, or has other holders, is not the caller's to write to.
-    for (mask &= view.out & ~view.shared; mask != 0; mask &= mask - 1) {
+    if (!is_maker(state))
+        return mask;
+    PagePool& pool = pool_of(state);
+    // What has other holders, or is free already, is not the caller's to write to.
+    const std::uint64_t last = pool.drop_holders(caller, page, mask);
+    for (mask = last & pool.view(page).out; mask != 0; mask &= mask - 1) {
         const auto f = static_cast<std::uint32_t>(std::countr_zero(mask));
         const Fragment fragment = fragment_at(state, page, f);
         if (!is_filled(fragment.data + fragment.room, fragment.red_zone, kRedZone)) {
@@ -70,15 +73,17 @@ void guard_put(PagePoolState& state, std::uint32_t page, std::uint64_t mask)
                 POOL_LOG(ERR,
                          "page_pool %s: fragment %" PRIu32 " of page %" PRIu32
                          " was written to beyond its end\n",
-                         pool_of(state).name(), f, page);
+                         pool.name(), f, page);
         }
         fill(state, fragment);
     }
+    return last;
 }
 
 void guard_get(PagePoolState& state, FragmentRun run)
 {
-    if ((state.flags & DEVMEM_POOL_POISON) == 0)
+    if ((state.flags & DEVMEM_POOL_POISON) == 0 ||
+        state.poison_lost.load(std::memory_order_relaxed))
         return;
     const PagePool& pool = pool_of(state);
     const std::uint32_t page = pool.page_of(run.first);
@@ -94,6 +99,15 @@ void guard_get(PagePoolState& state, FragmentRun run)
                      " was written to while it was free\n",
                      pool.name(), f, page);
     }
+}
+
+void guard_end(PagePoolState& state)
+{
+    if ((state.flags & DEVMEM_POOL_POISON) != 0 && !state.poison_lost.exchange(true))
+        POOL_LOG(NOTICE,
+                 "page_pool %s: used by another process, which cannot fill what it puts: poison is "
+                 "looked for no longer\n",
+                 pool_of(state).name());
 }
 
 } // namespace devmem

@@ -68,10 +68,12 @@ std::uint64_t start_of(int pid, char* run_state)
             entry.pid = getpid();
             entry.start = start_of(getpid(), &run_state);
             key = g_process;
+            guard_end(state);
         }
         if (key == g_process)
             return caller_of_process(i + 1);
     }
+    guard_end(state);
     return kNoLcore; // too many of them: what it takes is taken to be the maker's
 }
 
@@ -206,6 +208,22 @@ void forget_extents(PagePoolState& state)
                  pool_of(state).name(), object);
 }
 
+/// Put fragments of a page, `n` of them. @return those that were refused, which are reported.
+inline std::uint64_t put(PagePoolState& state, std::uint32_t lcore, std::uint32_t page,
+                         std::uint64_t mask, std::uint32_t n)
+{
+    if ((state.flags & kGuarded) != 0) [[unlikely]] {
+        mask = guard_put(state, lcore, page, mask);
+        if (mask == 0)
+            return 0;
+        n = static_cast<std::uint32_t>(std::popcount(mask));
+    }
+    const std::uint64_t refused = pool_of(state).free_mask(lcore, page, mask, n);
+    if (refused != 0) [[unlikely]]
+        report_double_free(state, page, refused);
+    return refused;
+}
+
 // ---- ops
 
 int alloc(rte_mempool* mp)
@@ -338,12 +356,7 @@ std::uint64_t gather(const PagePoolState& state, void* const* table, unsigned n,
         const std::uint32_t first = where.page() * state.fragments_per_page;
         const std::uint32_t size = std::min(state.fragments_per_page, mp->size - first);
         const std::uint64_t mask = gather(state, table, n, i, where, state.objects + first, size);
-        if ((state.flags & kGuarded) != 0) [[unlikely]]
-            guard_put(state, where.page(), mask);
-        const std::uint64_t refused = pool_of(state).free_mask(
-            lcore, where.page(), mask, static_cast<std::uint32_t>(std::popcount(mask)));
-        if (refused != 0) [[unlikely]]
-            report_double_free(state, where.page(), refused);
+        put(state, lcore, where.page(), mask, static_cast<std::uint32_t>(std::popcount(mask)));
     }
 }
 
@@ -360,12 +373,7 @@ int enqueue(rte_mempool* mp, void* const* table, unsigned n)
         put_any(mp, state, table, n);
         return 0; // the library would not look
     }
-    if ((state.flags & kGuarded) != 0) [[unlikely]]
-        guard_put(state, where.page(), run_mask(where.fragment(), n));
-    const std::uint64_t refused =
-        pool_of(state).free_mask(caller(state), where.page(), run_mask(where.fragment(), n), n);
-    if (refused != 0) [[unlikely]]
-        report_double_free(state, where.page(), refused);
+    put(state, caller(state), where.page(), run_mask(where.fragment(), n), n);
     return 0;
 }
 
@@ -497,6 +505,11 @@ std::uint32_t pool_caller(PagePoolState& state)
     return caller(state);
 }
 
+bool is_maker(const PagePoolState& state)
+{
+    return state.process == g_process;
+}
+
 bool is_alive(const PoolProcess& process)
 {
     char run_state = 'X';
@@ -545,14 +558,7 @@ int page_pool_put_run(rte_mempool* mp, std::uint32_t first, std::uint32_t count)
                      pool.name(), count, first);
         return -EINVAL;
     }
-    if ((state.flags & kGuarded) != 0) [[unlikely]]
-        guard_put(state, page, run_mask(offset, count));
-    const std::uint64_t refused =
-        pool.free_mask(caller(state), page, run_mask(offset, count), count);
-    if (refused == 0) [[likely]]
-        return 0;
-    report_double_free(state, page, refused);
-    return -EALREADY;
+    return put(state, caller(state), page, run_mask(offset, count), count) == 0 ? 0 : -EALREADY;
 }
 
 } // namespace devmem

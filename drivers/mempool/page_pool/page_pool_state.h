@@ -48,7 +48,8 @@ struct alignas(RTE_CACHE_LINE_SIZE) PagePoolState {
     /// Who made the mempool. Its lcores have stacks of pages; the same lcore number in another
     /// process is another thread.
     std::uint64_t process;
-    ObjectExtent* extents; ///< by address
+    std::atomic<bool> poison_lost; ///< others than that process have put fragments
+    ObjectExtent* extents;         ///< by address
     std::uint32_t extent_count;
     std::atomic<std::uint64_t> refusals; ///< to limit the rate of log lines
     std::atomic<std::uint64_t> poison_damaged, red_zone_damaged;
@@ -66,6 +67,8 @@ inline const PagePool& pool_of(const PagePoolState& state)
     return *reinterpret_cast<const PagePool*>(&state + 1);
 }
 
+/// Whether this process made the mempool: no other has the region.
+bool is_maker(const PagePoolState& state);
 /// What the pool is to take this thread for.
 std::uint32_t pool_caller(PagePoolState& state);
 /// Whether the entry's process runs.
@@ -86,10 +89,21 @@ void make_free(rte_mbuf& mbuf);
 /// Flags that ask for a look at every fragment that comes or goes.
 inline constexpr std::uint32_t kGuarded = DEVMEM_POOL_POISON | DEVMEM_POOL_RED_ZONE;
 
-/// With DEVMEM_POOL_POISON or DEVMEM_POOL_RED_ZONE: before fragments of a page are put, and after a
-/// run was taken.
-void guard_put(PagePoolState& state, std::uint32_t page, std::uint64_t mask);
+/// What of a fragment is for data.
+inline std::uint32_t data_bytes(const PktmbufPoolLayout& layout, std::uint32_t flags)
+{
+    return layout.fragment_bytes -
+           ((flags & DEVMEM_POOL_RED_ZONE) != 0 ? DEVMEM_RED_ZONE_BYTES : 0);
+}
+
+/// With DEVMEM_POOL_POISON or DEVMEM_POOL_RED_ZONE: look at fragments of a page before they are
+/// put, and fill them. @return those that are to be put; the others have other holders.
+std::uint64_t guard_put(PagePoolState& state, std::uint32_t caller, std::uint32_t page,
+                        std::uint64_t mask);
+/// Look at a run after it was taken.
 void guard_get(PagePoolState& state, FragmentRun run);
+/// Another process uses the mempool from now on. It cannot fill what it puts.
+void guard_end(PagePoolState& state);
 /// A page that is about to be put in, all of it.
 void guard_fill(PagePoolState& state, std::uint32_t page);
 

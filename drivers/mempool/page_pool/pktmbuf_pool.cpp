@@ -76,13 +76,6 @@ private:
     rte_iova_t iova_ = RTE_BAD_IOVA;
 };
 
-/// What of a fragment mbufs have for data.
-std::uint32_t data_bytes(const PktmbufPoolLayout& layout, std::uint32_t flags)
-{
-    return layout.fragment_bytes -
-           ((flags & DEVMEM_POOL_RED_ZONE) != 0 ? DEVMEM_RED_ZONE_BYTES : 0);
-}
-
 struct MbufInit {
     const PktmbufPoolLayout& layout;
     const PagePoolState& state;

@@ -283,6 +283,9 @@ int devmem_pool_alloc(rte_mempool* mp, std::uint32_t size, devmem_fragment* frag
     if (state == nullptr || size == 0 || size > state->layout.page_bytes)
         return -EINVAL;
     const PktmbufPoolLayout& layout = state->layout;
+    const std::uint32_t room = data_bytes(layout, state->flags);
+    if (room < layout.fragment_bytes && size > room) // a red zone would be in the middle
+        return -EINVAL;
     PagePool& pool = pool_of(*state);
     FragmentRun run;
     const int rc = pool.alloc_adjacent(
@@ -298,7 +301,7 @@ int devmem_pool_alloc(rte_mempool* mp, std::uint32_t size, devmem_fragment* frag
         .offset = offset,
         .address = static_cast<std::uint64_t>(layout.region->base) + offset,
         .dma = (state->flags & DEVMEM_POOL_DMA_MAP) != 0 ? pool.dma(page) + in_page : 0,
-        .size = run.count * layout.fragment_bytes,
+        .size = run.count * room,
         .first = run.first,
         .count = run.count,
     };

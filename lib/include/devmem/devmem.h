@@ -132,7 +132,8 @@ DEVMEM_API int devmem_fit(uint16_t mtu, bool ipv6, bool timestamps, uint32_t reg
               mbufs carry it. Refused (-ERANGE) if it would lose bits */
 #define DEVMEM_POOL_POISON                                                                         \
     0x2u /**< fill what is free with DEVMEM_POISON, and look whether it is                         \
-              still so when it is taken. Needs a readable region */
+              still so when it is taken. Needs a readable region; ends when                        \
+              another process uses the pool, which does not have its memory */
 #define DEVMEM_POOL_RED_ZONE                                                                       \
     0x4u                   /**< the last DEVMEM_RED_ZONE_BYTES of each fragment are no room        \
                                 for data, and looked at when it is put back. Needs a readable      \
@@ -240,8 +241,8 @@ struct devmem_fragment {
 /**
  * Take `size` adjacent bytes. Where no other such piece fits behind it in the page, the rest of the
  * page is given along, so that what is accounted for is what is used. Any thread.
- * @return 0; -EINVAL no pool of devmem_pool_create(), or size is 0 or more than a page;
- *   -ENOBUFS no page has so many adjacent bytes free.
+ * @return 0; -EINVAL no pool of devmem_pool_create(), or size is 0 or more than a page has room for
+ *   (with DEVMEM_POOL_RED_ZONE: a fragment); -ENOBUFS no page has so many adjacent bytes free.
  */
 DEVMEM_API int devmem_pool_alloc(struct rte_mempool* pool, uint32_t size,
                                  struct devmem_fragment* fragment);

@@ -44,7 +44,8 @@ struct alignas(RTE_CACHE_LINE_SIZE) PagePoolState {
     ObjectExtent largest; ///< of the extents; mostly there is but one
     unsigned shift;
     std::uint32_t fragments_per_page;
-    std::uint32_t flags; ///< DEVMEM_POOL_*, once the pool is complete
+    std::uint32_t flags;  ///< DEVMEM_POOL_*, once the pool is complete
+    std::uint32_t target; ///< pages that devmem_pool_resize() wants to be the pool's
     /// Who made the mempool. Its lcores have stacks of pages; the same lcore number in another
     /// process is another thread.
     std::uint64_t process;

@@ -271,6 +271,7 @@ rte_mempool* devmem_pool_create(const devmem_pool_config* config, char* text, st
                     " are beyond 32 bits of page number; use larger pages",
                     layout.page_bytes, dma_address(*layout.region, 0));
     withdraw_holes(state);
+    state.target = pool.present();
     MbufInit init{.layout = layout, .state = state, .iova = {}};
     rte_mempool_obj_iter(mp.get(), init_mbuf, &init);
     for (std::uint32_t page = 0; page < pool.pages(); ++page) {

@@ -162,65 +162,79 @@ void reap(void*)
 
 // ---- pages of the region
 
-/// Pages of the pool in a page of the region, and the other way round.
-struct Pages {
-    explicit Pages(const PagePoolState& state)
-        : pool(pool_of(state)), layout(state.layout), region(*layout.region),
-          per_region_page(region.page_bytes / layout.page_bytes)
-    {
-    }
-    const PagePool& pool;
-    const PktmbufPoolLayout& layout;
-    Region& region;
-    std::uint32_t per_region_page;
-
-    /// Offset of the region page that a page of the pool is in.
-    std::uint64_t region_offset(std::uint32_t page) const
-    {
-        const std::uint64_t at = layout.offset + std::uint64_t{page} * layout.page_bytes;
-        return at / region.page_bytes * region.page_bytes;
-    }
-    /// Whether the pool has no page in that region page any more, and the region page is all its
-    /// own.
-    bool is_idle(std::uint64_t region_offset) const
-    {
-        if (region_offset < layout.offset ||
-            region_offset + region.page_bytes >
-                layout.offset + std::uint64_t{pool.pages()} * layout.page_bytes)
-            return false;
-        const auto first =
-            static_cast<std::uint32_t>((region_offset - layout.offset) / layout.page_bytes);
-        for (std::uint32_t page = first; page < first + per_region_page; ++page) {
-            if (pool.view(page).present)
-                return false;
-        }
-        return true;
-    }
-};
-
-/// Give back what pages that were withdrawn leave unused.
-int give_back(const Pages& pages, const std::vector<std::uint32_t>& withdrawn)
+/// Offset of the region page that a page of the pool is in.
+std::uint64_t region_offset(const PagePoolState& state, std::uint32_t page)
 {
-    for (const std::uint32_t page : withdrawn) {
-        const std::uint64_t offset = pages.region_offset(page);
-        if (!pages.is_idle(offset))
-            continue;
-        const int rc = region_depopulate(pages.region, offset, pages.region.page_bytes);
-        if (rc != 0)
-            return rc;
-    }
-    return 0;
+    const std::uint64_t at = state.layout.offset + std::uint64_t{page} * state.layout.page_bytes;
+    return at / state.layout.region->page_bytes * state.layout.region->page_bytes;
+}
+
+/// Whether pages of the pool are pages of the region. Of smaller ones, those that are idle seldom
+/// make up one that could be given back.
+bool has_region_pages(const PagePoolState& state)
+{
+    return state.layout.page_bytes == state.layout.region->page_bytes;
+}
+
+/// Give the memory of a withdrawn page back.
+int give_back(const PagePoolState& state, std::uint32_t page)
+{
+    return region_depopulate(*state.layout.region, region_offset(state, page),
+                             state.layout.page_bytes);
 }
 
 /// Put a withdrawn page in, with memory behind it. @return 0; -EEXIST it is not withdrawn.
-int put_in(const Pages& pages, PagePoolState& state, std::uint32_t page)
+int put_in(PagePoolState& state, std::uint32_t page)
 {
-    const int rc =
-        region_populate(pages.region, pages.region_offset(page), pages.region.page_bytes);
+    Region& region = *state.layout.region;
+    const int rc = region_populate(region, region_offset(state, page), region.page_bytes);
     if (rc != 0)
         return rc;
     guard_fill(state, page);
     return pool_of(state).insert(pool_caller(state), page);
+}
+
+/// Put another page in the place of one on the wrong node.
+int replace(PagePoolState& state, std::uint32_t page)
+{
+    const int node = pool_of(state).nid();
+    numa_set_preferred(node);
+    pool_of(state).set_page_nid(page, node);
+    const int rc = put_in(state, page);
+    numa_set_preferred(-1);
+    return rc;
+}
+
+/// Get nearer to having as many pages as the pool should have.
+/// @return the pages that are too many, but in use
+int approach_target(PagePoolState& state)
+{
+    PagePool& pool = pool_of(state);
+    // What is idle, but not in the lists, would not pass by where pages are diverted: look for it.
+    pool.divert(0);
+    for (PagePool::Diverted page; pool.fetch_diverted(&page);) {
+        int rc = give_back(state, page.index);
+        if (rc == 0 && page.waived)
+            rc = replace(state, page.index);
+        if (rc != 0)
+            return rc;
+    }
+    for (std::uint32_t page = 0; page < pool.pages() && pool.present() < state.target; ++page) {
+        if (pool.view(page).present)
+            continue;
+        const int rc = put_in(state, page);
+        if (rc != 0 && rc != -EEXIST)
+            return rc;
+    }
+    const std::uint32_t present = pool.present();
+    std::uint32_t surplus = present - std::min(present, state.target);
+    for (std::uint32_t page; surplus != 0 && pool.withdraw(pool_caller(state), 1, &page) != 0;
+         --surplus) {
+        if (const int rc = give_back(state, page); rc != 0)
+            return rc;
+    }
+    pool.divert(surplus);
+    return static_cast<int>(surplus);
 }
 
 } // namespace
@@ -324,65 +338,22 @@ int devmem_pool_put(rte_mempool* mp, const devmem_fragment* fragment)
 int devmem_pool_resize(rte_mempool* mp, std::uint64_t bytes)
 {
     PagePoolState* state = region_pool(mp);
-    if (state == nullptr)
+    if (state == nullptr || bytes % state->layout.region->page_bytes != 0)
         return -EINVAL;
-    const Pages pages(*state);
-    PagePool& pool = pool_of(*state);
-    if (bytes % pages.region.page_bytes != 0)
-        return -EINVAL;
-    if (bytes / pages.layout.page_bytes > pool.pages())
+    const std::uint64_t target = bytes / state->layout.page_bytes;
+    if (target > pool_of(*state).pages())
         return -ERANGE;
-    if ((pages.region.flags & DEVMEM_REGION_GROW) == 0)
+    if ((state->layout.region->flags & DEVMEM_REGION_GROW) == 0 ||
+        (target < state->target && !has_region_pages(*state)))
         return -EOPNOTSUPP;
-    const auto target = static_cast<std::uint32_t>(bytes / pages.layout.page_bytes);
-
-    pool.divert(0);
-    if (const int rc = devmem_pool_scrub(mp); rc < 0)
-        return rc;
-    for (std::uint32_t page = 0; page < pool.pages() && pool.present() < target; ++page) {
-        if (pool.view(page).present)
-            continue;
-        const int rc = put_in(pages, *state, page);
-        if (rc != 0 && rc != -EEXIST)
-            return rc;
-    }
-    if (pool.present() <= target)
-        return 0;
-    std::vector<std::uint32_t> idle(pool.present() - target);
-    idle.resize(
-        pool.withdraw(pool_caller(*state), static_cast<std::uint32_t>(idle.size()), idle.data()));
-    const std::uint32_t owed = pool.present() - target;
-    pool.divert(owed);
-    const int rc = give_back(pages, idle);
-    return rc != 0 ? rc : static_cast<int>(owed);
+    state->target = static_cast<std::uint32_t>(target);
+    return approach_target(*state);
 }
 
 int devmem_pool_scrub(rte_mempool* mp)
 {
     PagePoolState* state = region_pool(mp);
-    if (state == nullptr)
-        return -EINVAL;
-    const Pages pages(*state);
-    PagePool& pool = pool_of(*state);
-    const int node = pool.nid();
-    std::vector<std::uint32_t> back;
-    for (PagePool::Diverted page; pool.fetch_diverted(&page);) {
-        back.push_back(page.index);
-        if (!page.waived)
-            continue;
-        // Another page in its place, from where pages are wanted now.
-        if (const int rc = give_back(pages, {page.index}); rc != 0)
-            return rc;
-        numa_set_preferred(node);
-        pool.set_page_nid(page.index, node);
-        const int rc = put_in(pages, *state, page.index);
-        numa_set_preferred(-1);
-        if (rc != 0)
-            return rc;
-        back.pop_back();
-    }
-    const int rc = give_back(pages, back);
-    return rc != 0 ? rc : static_cast<int>(pool.diverted_wanted());
+    return state == nullptr ? -EINVAL : approach_target(*state);
 }
 
 int devmem_pool_update_nid(rte_mempool* mp, int node)
@@ -390,7 +361,7 @@ int devmem_pool_update_nid(rte_mempool* mp, int node)
     PagePoolState* state = region_pool(mp);
     if (state == nullptr || node < -1 || node > INT8_MAX)
         return -EINVAL;
-    if ((state->layout.region->flags & DEVMEM_REGION_GROW) == 0)
+    if ((state->layout.region->flags & DEVMEM_REGION_GROW) == 0 || !has_region_pages(*state))
         return -EOPNOTSUPP;
     pool_of(*state).update_nid(node);
     return 0;

@@ -265,21 +265,24 @@ DEVMEM_API int devmem_pool_put(struct rte_mempool* pool, const struct devmem_fra
  *
  * @param bytes a multiple of the region's page
  * @return pages that are still in use and will be given back by devmem_pool_scrub(); -EINVAL;
- *   -ERANGE more than the pool can have; -EOPNOTSUPP the region cannot grow; -ENOMEM.
+ *   -ERANGE more than the pool can have; -EOPNOTSUPP the region cannot grow, or the pool, whose
+ *   pages are smaller than the region's, cannot shrink; -ENOMEM, or what the provider returned:
+ *   devmem_pool_scrub() tries again.
  */
 DEVMEM_API int devmem_pool_resize(struct rte_mempool* pool, uint64_t bytes);
 
 /**
  * Give the pages back to the provider that have become idle since devmem_pool_resize(), and replace
  * pages that devmem_pool_update_nid() had passed over by pages of the right node. Call it now and
- * then, from the thread that resizes. @return pages that are still to come; -EINVAL.
+ * then, from the thread that resizes.
+ * @return pages that are still to come; -EINVAL; -ENOMEM, or what the provider returned.
  */
 DEVMEM_API int devmem_pool_scrub(struct rte_mempool* pool);
 
 /**
  * The NUMA node on which the pool is used from now on; -1: any. Pages found on another are passed
  * over (alloc_waive), a few at a time, until devmem_pool_scrub() has replaced them.
- * @return 0; -EINVAL; -EOPNOTSUPP the region cannot replace pages.
+ * @return 0; -EINVAL; -EOPNOTSUPP the region cannot replace pages, or the pool's are smaller.
  */
 DEVMEM_API int devmem_pool_update_nid(struct rte_mempool* pool, int node);
 

@@ -27,7 +27,12 @@ public:
         char* argv[std::size(args)];
         for (std::size_t i = 0; i < std::size(args); ++i)
             argv[i] = args[i].data();
+        // EAL binds this thread, and with it all that it begins, to one CPU: threads of a test
+        // would then never run at the same time.
+        cpu_set_t cpus;
+        ASSERT_EQ(0, sched_getaffinity(0, sizeof(cpus), &cpus));
         ASSERT_GE(rte_eal_init(static_cast<int>(std::size(args)), argv), 0);
+        ASSERT_EQ(0, sched_setaffinity(0, sizeof(cpus), &cpus));
     }
     void TearDown() override
     {

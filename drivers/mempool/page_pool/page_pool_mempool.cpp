@@ -239,7 +239,7 @@ int alloc(rte_mempool* mp)
             config.fragments_per_page == 0 ? kDefaultFragmentsPerPage : config.fragments_per_page,
         .lcores = RTE_MAX_LCORE,
     };
-    const std::size_t pool_bytes = PagePool::bytes(shape);
+    const std::size_t pool_bytes = RTE_ALIGN_CEIL(PagePool::bytes(shape), alignof(void*));
     if (pool_bytes == 0 || shape.fragments / shape.fragments_per_page >= Where::kMaxPages) {
         POOL_LOG(ERR,
                  "page_pool %s: %u objects, %u a page: need 1 to 64, and less than 2^26 pages\n",

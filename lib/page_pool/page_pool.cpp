@@ -1268,8 +1268,6 @@ int PagePool::insert(std::uint32_t caller, std::uint32_t index)
     Owner provider = kProvider;
     if (!p.owner.compare_exchange_strong(provider, kPool, std::memory_order_acq_rel))
         return -EEXIST;
-    if (p.home == kRecycled)
-        p.home = kFresh;
     p.reserve.store(0, std::memory_order_relaxed);
     s.count(s.puts, bits(p.full));
     present_.fetch_add(1);

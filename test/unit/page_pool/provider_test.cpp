@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Pages that come from a provider and go back to it, and what is known about them.
 #include <cerrno>
+#include <chrono>
 #include <set>
+#include <thread>
 
 #include "test/unit/page_pool/pool_model.h"
 
@@ -130,6 +132,11 @@ TEST_F(PagePoolProvider, InsertsAPageOnce)
 TEST_F(PagePoolProvider, InsertedPagesAreNew)
 {
     put(kNoLcore, get_all(kNoLcore));
+    put(kNoLcore, get_all(kNoLcore));
+    // Twice in the list; the short page is apart, and so always new.
+    EXPECT_EQ(2U * (kPages - 1), pool->stats().recycle_ring);
+    EXPECT_EQ(kPages - 1, pool->stats().alloc_refill);
+    EXPECT_EQ(kPages + 1, pool->stats().alloc_slow);
     std::vector<std::uint32_t> pages(kPages);
     ASSERT_EQ(kPages, pool->withdraw(kNoLcore, kPages, pages.data()));
     EXPECT_EQ(0U, pool->present());
@@ -218,6 +225,25 @@ TEST_F(PagePoolProvider, RetiresWithItsLastFragment)
         EXPECT_EQ(0U, own->free_count());
         EXPECT_FALSE(own->is_in_use());
         nothing();
+    }
+}
+
+TEST_F(PagePoolProvider, TellsHowLongAPageHasBeenInUse)
+{
+    using namespace std::chrono;
+    EXPECT_EQ(0U, pool->view(0).since_ms);
+    for (const std::uint32_t caller : {0U, kNoLcore}) {
+        FragmentRun run{};
+        const auto before = steady_clock::now();
+        ASSERT_EQ(0, pool->alloc_adjacent(caller, 2, &run));
+        std::this_thread::sleep_for(60ms);
+        ASSERT_EQ(0, pool->free_run(caller, {run.first, 1}));
+        const std::uint32_t since = pool->view(run.first / 8).since_ms;
+        const auto most = duration_cast<milliseconds>(steady_clock::now() - before).count();
+        EXPECT_GE(since, 40U) << "the clock is coarse, but not that coarse";
+        EXPECT_LE(since, most + 20);
+        ASSERT_EQ(0, pool->free_run(caller, {run.first + 1, run.count - 1}));
+        EXPECT_EQ(0U, pool->view(run.first / 8).since_ms);
     }
 }
 

@@ -25,6 +25,20 @@ protected:
         for (std::uint32_t i = 0; i < run.count; ++i)
             free[run.first + i] = true;
     }
+    /// A page is put half by an lcore, half by a caller that is none. @return whether the lcore put
+    /// it off: then nobody has seen yet that the page is idle
+    bool puts_off(std::uint32_t lcore, std::uint32_t page)
+    {
+        pool->divert(1);
+        put(lcore, {page * 64, 32});
+        put(kNoLcore, {page * 64 + 32, 32});
+        if (one_was_diverted()) {
+            EXPECT_EQ(0, pool->insert(1, page));
+            return false;
+        }
+        pool->divert(0);
+        return true;
+    }
     /// Whether a page has become idle for the provider, who wanted one.
     bool one_was_diverted()
     {
@@ -137,27 +151,67 @@ TEST_F(PagePoolPutOff, EndsWithTheLastFragment)
     EXPECT_TRUE(one_was_diverted());
 }
 
-// While pages are scarce a put is seen by all at once: a page that is put by two is whole when the
-// second has put.
+// While pages are scarce a put is seen by all at once.
 TEST_F(PagePoolPutOff, IsNotWhilePagesAreScarce)
 {
-    const auto put_by_two = [&](std::uint32_t page) {
-        pool->divert(1);
-        put(0, {page * 64, 32});
-        put(kNoLcore, {page * 64 + 32, 32});
-        return one_was_diverted();
-    };
-    EXPECT_FALSE(put_by_two(0)) << "it was not put off";
-    put(0, {64, 1});
-    EXPECT_TRUE(one_was_diverted());
-    ASSERT_EQ(0, pool->insert(1, 0));
+    EXPECT_TRUE(puts_off(0, 0));
+    std::uint32_t many[65];
+    ASSERT_EQ(-ENOBUFS, pool->alloc(1, 65, many));
+    ASSERT_EQ(0, pool->alloc(1, 64, many));
+    for (std::uint32_t f = 0; f < 64; ++f)
+        free[f] = false;
+    EXPECT_EQ(-ENOBUFS, pool->alloc(1, 1, many));
+    EXPECT_FALSE(puts_off(0, 2));
+    // Until there is a page again.
+    std::uint32_t one;
+    ASSERT_EQ(0, pool->alloc(1, 1, &one));
+    free[one] = false;
+    EXPECT_TRUE(puts_off(0, 3));
+    expect_free(*pool, free);
+}
 
-    std::uint32_t many[66];
-    ASSERT_EQ(-ENOBUFS, pool->alloc(1, 66, many));
-    ASSERT_EQ(0, pool->alloc(1, 65, many));
-    std::uint32_t none;
-    EXPECT_EQ(-ENOBUFS, pool->alloc(1, 1, &none));
-    EXPECT_TRUE(put_by_two(2)) << "it was put off";
+TEST_F(PagePoolPutOff, IsDoneByOneLcoreAPage)
+{
+    std::uint32_t taken[64]; // lcore 1 is one that gets, too
+    put(0, {192, 32});
+    put(0, {224, 32});
+    ASSERT_EQ(0, pool->alloc(1, 64, taken));
+    EXPECT_TRUE(puts_off(1, 3)) << "lcore 0 has done with it";
+
+    put(0, {0, 8});
+    put(1, {8, 8});
+    put(0, {16, 8});
+    put(1, {24, 8});
+    std::uint64_t refusals = 0;
+    for (std::uint32_t f = 0; f < 32; ++f) {
+        EXPECT_EQ(-EALREADY, pool->free_run(kNoLcore, {f, 1})) << f;
+        EXPECT_EQ(++refusals, pool->stats().double_free);
+    }
+    put(kNoLcore, {32, 32});
+    expect_free(*pool, free);
+
+    // And then by another, of the same page.
+    FragmentRun run{};
+    for (const std::uint32_t lcore : {1U, 0U, 1U}) {
+        pool->flush(0);
+        pool->flush(1);
+        ASSERT_EQ(0, pool->alloc_adjacent(lcore, 64, &run));
+        for (std::uint32_t i = 0; i < 64; ++i)
+            free[run.first + i] = false;
+        EXPECT_TRUE(puts_off(lcore, run.first / 64)) << lcore;
+    }
+}
+
+// A fragment that had several holders, or another process's, is as any other when it comes again.
+TEST_F(PagePoolPutOff, IsDoneAgainWhenNobodyElseHoldsAFragment)
+{
+    ASSERT_EQ(0, pool->hold_run({0, 64}));
+    ASSERT_EQ(0, pool->free_run(0, {0, 64}));
+    put(0, {0, 64});
+    FragmentRun run{};
+    ASSERT_EQ(0, pool->alloc_adjacent(0, 64, &run));
+    ASSERT_EQ(0U, run.first);
+    EXPECT_TRUE(puts_off(0, 0));
 }
 
 // The sum of what two lcores put in turn is the page.

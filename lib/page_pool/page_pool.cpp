@@ -646,8 +646,15 @@ bool PagePool::salvage(Slot& slot, Taken& taken, std::uint32_t caller)
     // Two gets that each have half of the rest would fail both. So only one at a time keeps what it
     // has found from one look to the next.
     bool alone = false;
-    for (unsigned attempt = 0; attempt < kAttempts; ++attempt) {
-        if (free_count() < taken.wanted || retired_.load(std::memory_order_relaxed))
+    bool hopeless = false;
+    unsigned attempt = 0;
+    for (; attempt < kAttempts; ++attempt) {
+        const std::uint32_t free = free_count();
+        if (free < taken.wanted || retired_.load(std::memory_order_relaxed))
+            break;
+        // What could not be found before is looked for once, and no longer.
+        hopeless = free - std::min(free, lost_.load(std::memory_order_relaxed)) < taken.wanted;
+        if (hopeless && attempt != 0)
             break;
         begin_scarcity(slot);
         sweep_and_take(slot, taken);
@@ -668,10 +675,17 @@ bool PagePool::salvage(Slot& slot, Taken& taken, std::uint32_t caller)
             sync::yield();
     }
     const bool complete = taken.missing() == 0;
-    if (!complete)
-        put_back(slot, taken);
-    else
+    if (complete) {
         slot.count(slot.salvaged, taken.salvaged);
+        if (hopeless)
+            lost_.store(0, std::memory_order_relaxed);
+    } else {
+        if (alone && attempt == kAttempts) {
+            const std::uint32_t free = free_count();
+            lost_.store(free - std::min(free, taken.got), std::memory_order_relaxed);
+        }
+        put_back(slot, taken);
+    }
     if (alone)
         salvaging_.store(0, std::memory_order_release);
     return complete;

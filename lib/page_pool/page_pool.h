@@ -285,6 +285,9 @@ private:
     List returned_; ///< pages diverted to the provider
     /// The page whose fragments callers that are no lcore look at first.
     alignas(64) sync::Atomic<std::uint32_t> shared_page_{0};
+    /// Fragments that count as free and could not be found, however long one looked: those of a
+    /// process that died in the middle of a call. Who finds one all the same resets it.
+    sync::Atomic<std::uint32_t> lost_{0};
     /// Process + 1 of who keeps what it has found while it looks for more; 0: nobody.
     sync::Atomic<std::uint32_t> salvaging_{0};
 };

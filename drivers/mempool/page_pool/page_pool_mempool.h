@@ -19,6 +19,7 @@ PagePool* page_pool_of(const rte_mempool* mp);
 /// fragment_bytes`.
 struct PktmbufPoolLayout {
     devmem_region* region;
+    std::uint64_t base; ///< device address of the region's byte 0
     std::uint64_t offset;
     std::uint32_t page_bytes;
     std::uint32_t fragment_bytes;

@@ -87,7 +87,7 @@ void init_mbuf(rte_mempool* mp, void* opaque, void* object, unsigned index)
     auto& init = *static_cast<MbufInit*>(opaque);
     const PktmbufPoolLayout& layout = init.layout;
     const std::uint64_t address =
-        static_cast<std::uint64_t>(layout.region->base) + layout.offset +
+        layout.base + layout.offset +
         std::uint64_t{index / layout.fragments_per_page} * layout.page_bytes +
         std::uint64_t{index % layout.fragments_per_page} * layout.fragment_bytes;
 
@@ -133,6 +133,7 @@ int lay_out(devmem_region* region, std::uint64_t offset, std::uint64_t bytes,
         return -EINVAL;
     layout = {
         .region = region,
+        .base = static_cast<std::uint64_t>(region->base),
         .offset = offset,
         .page_bytes = page_bytes,
         .fragment_bytes = fragment_bytes,
@@ -302,10 +303,10 @@ rte_mempool* devmem_pktmbuf_pool_create(const char* name, devmem_region* region,
 
 int devmem_pktmbuf_pool_free(rte_mempool* mp)
 {
-    if (pktmbuf_pool_layout(mp) == nullptr)
+    const PagePoolState* state = page_pool_state(mp);
+    if (state == nullptr || state->layout.region == nullptr || !is_maker(*state))
         return -EINVAL;
-    const PagePool& pool = *page_pool_of(mp);
-    if (pool.is_in_use())
+    if (pool_of(*state).is_in_use())
         return -EBUSY;
     rte_mempool_free(mp); // the driver drops the reference on the region
     return 0;

@@ -38,6 +38,13 @@ PagePoolState* region_pool(rte_mempool* mp)
     return state == nullptr || state->layout.region == nullptr ? nullptr : state;
 }
 
+/// The same, if this process made it.
+PagePoolState* own_pool(rte_mempool* mp)
+{
+    PagePoolState* state = region_pool(mp);
+    return state == nullptr || !is_maker(*state) ? nullptr : state;
+}
+
 // ---- holders
 
 class Holders {
@@ -268,7 +275,7 @@ int devmem_pool_holders_get(const rte_mempool* mp, devmem_pool_holder* list, uns
 int devmem_pool_reclaim(rte_mempool* mp, int pid)
 {
     PagePoolState* state = page_pool_state(mp);
-    if (state == nullptr)
+    if (state == nullptr || !is_maker(*state))
         return -EINVAL;
     PagePool& pool = pool_of(*state);
     std::uint32_t count = 0;
@@ -313,7 +320,7 @@ int devmem_pool_alloc(rte_mempool* mp, std::uint32_t size, devmem_fragment* frag
     const std::uint64_t offset = layout.offset + std::uint64_t{page} * layout.page_bytes + in_page;
     *fragment = {
         .offset = offset,
-        .address = static_cast<std::uint64_t>(layout.region->base) + offset,
+        .address = layout.base + offset,
         .dma = (state->flags & DEVMEM_POOL_DMA_MAP) != 0 ? pool.dma(page) + in_page : 0,
         .size = run.count * room,
         .first = run.first,
@@ -337,7 +344,7 @@ int devmem_pool_put(rte_mempool* mp, const devmem_fragment* fragment)
 
 int devmem_pool_resize(rte_mempool* mp, std::uint64_t bytes)
 {
-    PagePoolState* state = region_pool(mp);
+    PagePoolState* state = own_pool(mp);
     if (state == nullptr || bytes % state->layout.region->page_bytes != 0)
         return -EINVAL;
     const std::uint64_t target = bytes / state->layout.page_bytes;
@@ -352,13 +359,13 @@ int devmem_pool_resize(rte_mempool* mp, std::uint64_t bytes)
 
 int devmem_pool_scrub(rte_mempool* mp)
 {
-    PagePoolState* state = region_pool(mp);
+    PagePoolState* state = own_pool(mp);
     return state == nullptr ? -EINVAL : approach_target(*state);
 }
 
 int devmem_pool_update_nid(rte_mempool* mp, int node)
 {
-    PagePoolState* state = region_pool(mp);
+    PagePoolState* state = own_pool(mp);
     if (state == nullptr || node < -1 || node > INT8_MAX)
         return -EINVAL;
     if ((state->layout.region->flags & DEVMEM_REGION_GROW) == 0 || !has_region_pages(*state))
@@ -369,7 +376,7 @@ int devmem_pool_update_nid(rte_mempool* mp, int node)
 
 int devmem_pool_destroy(rte_mempool* mp)
 {
-    PagePoolState* state = region_pool(mp);
+    PagePoolState* state = own_pool(mp);
     if (state == nullptr)
         return -EINVAL;
     const std::lock_guard guard(zombies_lock);

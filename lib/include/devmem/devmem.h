@@ -161,6 +161,9 @@ struct devmem_pool_config {
  * i / fragments_per_page. The pool holds a reference on the region. Where the region is not
  * populated, the pages are the provider's until devmem_pool_resize().
  *
+ * Other processes find the pool with rte_mempool_lookup(). They take and put, count and list; the
+ * rest, and the last put of a cloned mbuf, is for the process that made the pool (-EINVAL).
+ *
  * @param error     receives one line that says what is wrong; may be NULL
  * @return the pool, or NULL with rte_errno set: EINVAL, EEXIST, ENOMEM, ENAMETOOLONG, EOPNOTSUPP,
  *   ERANGE.
@@ -220,8 +223,15 @@ DEVMEM_API int devmem_pool_holders_get(const struct rte_mempool* pool,
                                        struct devmem_pool_holder* list, unsigned n);
 
 /**
- * Put back what another process took and died with. Its mbufs are made as new. Fragments that this
- * process took and handed to the other are not among them. From the process that made the pool.
+ * Put back what another process took and did not put before it died. Its mbufs are made as new.
+ * From the process that made the pool, which goes on using it.
+ *
+ * What counts is who took a fragment, not who has it. What the dead process took and handed to
+ * others must be put before: it would be freed under them. What others took and handed to it is for
+ * them to put. What it had begun to get or to put when it died may be lost: a fragment or two,
+ * rarely pages. They count as free or as held by mbufs of nobody's, all others can be had as
+ * before, and devmem_pool_destroy() waits for them in vain.
+ *
  * @return fragments put back; -EBUSY the process lives; -ENOENT it took nothing; -EINVAL.
  */
 DEVMEM_API int devmem_pool_reclaim(struct rte_mempool* pool, int pid);

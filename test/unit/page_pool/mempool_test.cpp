@@ -184,7 +184,7 @@ TEST(Mempool, RefusesMoreFragmentsThanAWordHasBits)
     EXPECT_NE(std::string::npos, log.text().find("page_pool pages65: 450 objects, 65 a page"));
 }
 
-// ---- // layouts
+// ---- layouts
 
 struct Objects {
     unsigned n, size, cache, flags;
@@ -326,8 +326,7 @@ TEST(MempoolChunks, MayBeOnePageEach)
     expect_objects_are_fragments(mp.get());
 }
 
-// ---- refused
-// frees
+// ---- refused frees
 
 class MempoolRefusal : public testing::Test {
 protected:
@@ -433,7 +432,7 @@ TEST_F(MempoolRefusal, OfRunsNamesThemToo)
     EXPECT_EQ(640U, stats().fragments_free);
 }
 
-// ---- // threads
+// ---- threads
 
 // Threads that are no lcore, and some that EAL was asked to make lcores, beside this one.
 TEST(MempoolThreads, OfAnyKindShareAPool)

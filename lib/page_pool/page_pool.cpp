@@ -33,7 +33,10 @@ constexpr unsigned kAttempts = DEVMEM_PAGE_POOL_ATTEMPTS;
 /// Of these, how many without giving way to such a thread.
 constexpr unsigned kBusyAttempts = 16;
 /// Looks at an lcore that is in the middle of a call, and how many of them without giving way.
-constexpr unsigned kPatience = kAttempts < 96 ? kAttempts : 96;
+#ifndef DEVMEM_PAGE_POOL_PATIENCE
+#define DEVMEM_PAGE_POOL_PATIENCE 96
+#endif
+constexpr unsigned kPatience = DEVMEM_PAGE_POOL_PATIENCE;
 constexpr unsigned kBusyPatience = 64;
 
 /// Who has a page. A wholly free page of the pool is in one list or stack, or in the hands of the
@@ -671,8 +674,7 @@ bool PagePool::salvage(Slot& slot, Taken& taken, std::uint32_t caller)
             put_back(slot, taken);
             taken.clear();
         }
-        if (attempt >= kBusyAttempts)
-            sync::yield();
+        attempt < kBusyAttempts ? sync::relax() : sync::yield();
     }
     const bool complete = taken.missing() == 0;
     if (complete) {

@@ -995,8 +995,13 @@ inline bool PagePool::put_off(std::uint32_t caller, std::uint32_t index, std::ui
     // A fragment that was handed out is not in the reserve any more, and who frees it knows that.
     const std::uint64_t odd = p.reserve.load(std::memory_order_relaxed) |
                               p.special.load(std::memory_order_relaxed) | mine | ~out;
-    if ((odd & mask) != 0 || (mine == 0 && p.put_off_by.load(std::memory_order_relaxed) != 0))
-        [[unlikely]] {
+    const auto claim = [&] {
+        std::uint32_t nobody = p.put_off_by.load(std::memory_order_relaxed);
+        return nobody == 0 && (mask == p.full || p.put_off_by.compare_exchange_strong(
+                                                     nobody, caller + 1, std::memory_order_relaxed,
+                                                     std::memory_order_relaxed));
+    };
+    if ((odd & mask) != 0 || (mine == 0 && !claim())) [[unlikely]] {
         settle(slot, slot);
         leave(slot);
         return false;
@@ -1012,8 +1017,6 @@ inline bool PagePool::put_off(std::uint32_t caller, std::uint32_t index, std::ui
         p.out.store(0, std::memory_order_relaxed);
         recycle(slot, index);
     } else {
-        if (mine == 0)
-            p.put_off_by.store(caller + 1, std::memory_order_relaxed);
         slot.pending.store(pending, std::memory_order_relaxed);
         slot.pending_page.store(index, std::memory_order_relaxed);
         if (pending == out)

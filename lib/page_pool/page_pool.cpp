@@ -146,8 +146,8 @@ struct alignas(kCacheLine) PagePool::Page {
     sync::Atomic<std::uint32_t> next{kNone};
     sync::Atomic<std::uint32_t> since_ms{0};
     std::uint32_t dma = 0; ///< address, page-shifted
-    /// Slot of the lcore that puts off its puts of this page; 0: none does.
-    sync::Atomic<std::uint32_t> put_off_by{0};
+    /// Slot of the lcore that opened the page last: it alone may put off puts of it. 0: none may.
+    sync::Atomic<std::uint32_t> opener{0};
     sync::Atomic<Owner> owner{kPool};
     std::int8_t nid = -1;
     Home home = kFresh; ///< the page's owner's
@@ -175,6 +175,7 @@ struct alignas(kCacheLine) PagePool::Slot {
     sync::Atomic<std::uint32_t> pending_page{0};
     sync::Atomic<std::uint32_t> depth{0}; ///< of `stack`
     sync::Atomic<std::uint32_t> scan{0};  ///< page where the search for stray fragments goes on
+    std::uint32_t index = 0;              ///< among the slots
     bool shared = false;
     bool used = false;
     bool allocates = false; ///< an lcore that only frees has no use for a stack
@@ -277,7 +278,7 @@ PagePool* PagePool::create(void* block, const PagePoolConfig& config)
     pool->present_ = pool->pages_;
 
     for (std::uint32_t i = 0; i <= config.lcores; ++i)
-        new (reinterpret_cast<Slot*>(pool + 1) + i) Slot;
+        (new (reinterpret_cast<Slot*>(pool + 1) + i) Slot)->index = i;
     Slot& shared = pool->slot(kNoLcore);
     shared.shared = shared.used = true;
     // Until they are put in for the first time, all pages are in flight.
@@ -360,7 +361,7 @@ bool PagePool::revoke(Slot& victim, std::uint32_t caller)
 /// The first use of an lcore's slot: from now on it is one of those that are looked at.
 [[gnu::cold]] void PagePool::begin_using(Slot& slot)
 {
-    const auto index = static_cast<std::uint32_t>(&slot - &this->slot(kNoLcore));
+    const std::uint32_t index = slot.index;
     std::uint32_t used = used_slots_.load(std::memory_order_relaxed);
     while (used <= index && !used_slots_.compare_exchange_weak(used, index + 1)) {
     }
@@ -503,6 +504,7 @@ inline bool PagePool::next_page(Slot& slot, std::uint32_t n, std::uint32_t now)
     Page& p = page(index);
     if (p.home == kFresh)
         p.home = kRecycled;
+    p.opener.store(slot.index, std::memory_order_relaxed);
     p.since_ms.store(now, std::memory_order_relaxed);
     p.reserve.store(p.full, std::memory_order_relaxed);
     p.out.store(p.full, std::memory_order_release);
@@ -538,6 +540,7 @@ void PagePool::open_to_all(Slot& slot, std::uint32_t index, std::uint64_t sel)
     slot.count(slot.hold);
     if (p.home == kFresh)
         p.home = kRecycled;
+    p.opener.store(0, std::memory_order_relaxed);
     p.since_ms.store(now_ms(), std::memory_order_relaxed);
     p.out.store(sel, std::memory_order_release);
     shared_page_.store(index, std::memory_order_relaxed);
@@ -945,7 +948,6 @@ void PagePool::settle(Slot& owner, Slot& own)
         return;
     const std::uint32_t index = owner.pending_page.load(std::memory_order_relaxed);
     owner.pending.store(0, std::memory_order_relaxed);
-    page(index).put_off_by.store(0, std::memory_order_relaxed);
     const std::uint64_t out = page(index).out.fetch_and(~mask, std::memory_order_acq_rel);
     // Freed by another thread, too, after put_off() looked.
     if (const std::uint64_t twice = mask & ~out; twice != 0) [[unlikely]] {
@@ -965,11 +967,10 @@ void PagePool::settle(Slot& owner, Slot& own)
 inline void PagePool::settle_if_put_off(std::uint32_t caller, std::uint32_t index,
                                         std::uint64_t mask)
 {
-    const std::uint32_t by = page(index).put_off_by.load(std::memory_order_relaxed);
-    if (by == 0) [[likely]]
+    const std::uint32_t by = page(index).opener.load(std::memory_order_relaxed);
+    if (by == 0)
         return;
-    // Another lcore's. Where it is in the middle of a call this may be out of date, and settling
-    // needless.
+    // Where it is in the middle of a call this may be out of date, and settling needless.
     Slot& owner = (&slot(kNoLcore))[by];
     if (owner.pending_page.load(std::memory_order_relaxed) == index &&
         (owner.pending.load(std::memory_order_relaxed) & mask) != 0 && revoke(owner, caller)) {
@@ -979,15 +980,15 @@ inline void PagePool::settle_if_put_off(std::uint32_t caller, std::uint32_t inde
 }
 
 /// Put fragments without an atomic operation: an lcore that puts what it got puts a page piece by
-/// piece, and its word need not change for each of them. One lcore a page, so that others know
-/// whom to ask whether a fragment is free. @return false: nothing was done
-inline bool PagePool::put_off(std::uint32_t caller, std::uint32_t index, std::uint64_t mask,
-                              std::uint32_t n)
+/// piece, and its word need not change for each of them. Of pages that it opened itself, so that
+/// others know whom to ask whether a fragment is free. @return false: nothing was done
+inline bool PagePool::put_off(Slot& slot, std::uint32_t index, std::uint64_t mask, std::uint32_t n)
 {
-    Slot& slot = this->slot(caller);
-    if (!slot.allocates || scarce_.load(std::memory_order_relaxed) || !enter(slot))
-        return false;
     Page& p = page(index);
+    // An lcore that allocates no longer opens no page, and should keep nothing.
+    if (p.opener.load(std::memory_order_relaxed) != slot.index || !slot.allocates ||
+        scarce_.load(std::memory_order_relaxed) || !enter(slot))
+        return false;
     std::uint64_t pending = slot.pending.load(std::memory_order_relaxed);
     const bool another = slot.pending_page.load(std::memory_order_relaxed) != index;
     const std::uint64_t mine = another ? 0 : pending;
@@ -995,13 +996,7 @@ inline bool PagePool::put_off(std::uint32_t caller, std::uint32_t index, std::ui
     // A fragment that was handed out is not in the reserve any more, and who frees it knows that.
     const std::uint64_t odd = p.reserve.load(std::memory_order_relaxed) |
                               p.special.load(std::memory_order_relaxed) | mine | ~out;
-    const auto claim = [&] {
-        std::uint32_t nobody = p.put_off_by.load(std::memory_order_relaxed);
-        return nobody == 0 && (mask == p.full || p.put_off_by.compare_exchange_strong(
-                                                     nobody, caller + 1, std::memory_order_relaxed,
-                                                     std::memory_order_relaxed));
-    };
-    if ((odd & mask) != 0 || (mine == 0 && !claim())) [[unlikely]] {
+    if ((odd & mask) != 0) [[unlikely]] {
         settle(slot, slot);
         leave(slot);
         return false;
@@ -1013,7 +1008,6 @@ inline bool PagePool::put_off(std::uint32_t caller, std::uint32_t index, std::ui
     if (pending == p.full) {
         // Nobody else has a fragment of it, or finds one to take: no one changes the word.
         slot.pending.store(0, std::memory_order_relaxed);
-        p.put_off_by.store(0, std::memory_order_relaxed);
         p.out.store(0, std::memory_order_relaxed);
         recycle(slot, index);
     } else {
@@ -1029,9 +1023,9 @@ inline bool PagePool::put_off(std::uint32_t caller, std::uint32_t index, std::ui
 std::uint64_t PagePool::free_mask(std::uint32_t caller, std::uint32_t index, std::uint64_t mask,
                                   std::uint32_t n)
 {
-    if (put_off(caller, index, mask, n)) [[likely]]
-        return 0;
     Slot& s = slot(caller);
+    if (put_off(s, index, mask, n)) [[likely]]
+        return 0;
     if (!s.used) [[unlikely]]
         begin_using(s);
     settle_if_put_off(caller, index, mask);

@@ -246,7 +246,7 @@ private:
 
     std::uint64_t put(Slot& slot, std::uint32_t index, std::uint64_t mask);
     void settle_if_put_off(std::uint32_t caller, std::uint32_t index, std::uint64_t mask);
-    bool put_off(std::uint32_t caller, std::uint32_t index, std::uint64_t mask, std::uint32_t n);
+    bool put_off(Slot& slot, std::uint32_t index, std::uint64_t mask, std::uint32_t n);
     void settle(Slot& owner, Slot& own);
     void recycle(Slot& slot, std::uint32_t index);
     void queue(Slot& slot, std::uint32_t index);

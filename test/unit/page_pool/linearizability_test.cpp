@@ -164,7 +164,7 @@ void exercise(const Shape& shape, std::chrono::milliseconds how_long)
     const auto count = static_cast<unsigned>(shape.threads.size());
     std::atomic<unsigned> clock{0};
     std::atomic<bool> stop{false};
-    std::barrier barrier{count + 1};
+    std::barrier barrier{static_cast<std::ptrdiff_t>(count) + 1};
     std::vector<Thread> callers;
     for (unsigned i = 0; i < count; ++i)
         callers.emplace_back(*pool, clock, i, shape.threads[i]);

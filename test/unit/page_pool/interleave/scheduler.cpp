@@ -145,7 +145,7 @@ public:
     Outcome explore();
 
     bool running();
-    void fail(const std::string& what);
+    void fail(std::string_view what);
 
     std::uint64_t load(const void* cell, unsigned size);
     void store(void* cell, unsigned size, std::uint64_t value, bool ordered);
@@ -658,7 +658,7 @@ bool Scheduler::leads_to(Mark from, Mark to) const
 
 // ---- failure
 
-void Scheduler::fail(const std::string& what)
+void Scheduler::fail(std::string_view what)
 {
     if (outcome_.failure.empty())
         outcome_.failure = what;
@@ -699,7 +699,7 @@ Outcome explore(const Program& program, const Options& options)
     return outcome;
 }
 
-void fail(const std::string& what)
+void fail(std::string_view what)
 {
     scheduler->fail(what);
 }

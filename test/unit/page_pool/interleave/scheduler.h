@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace devmem::interleave {
@@ -60,7 +61,7 @@ struct Outcome {
 Outcome explore(const Program& program, const Options& options = {});
 
 /// The program is wrong. Ends the run; from a thread it does not return.
-void fail(const std::string& what);
+void fail(std::string_view what);
 
 /// The cells' names in a failing schedule are offsets from here.
 void name_cells(const void* base);

@@ -37,8 +37,11 @@ mount -t hugetlbfs none "$RUNTIME_DIRECTORY/huge" 2>/dev/null || skip 'hugetlbfs
 # Two CPUs, a lcore on each.
 lcores=$(awk '/^Cpus_allowed_list:/ { print $2 }' /proc/self/status | tr , '\n' |
     awk -F- '{ for (i = $1; i <= ($2 == "" ? $1 : $2); i++) print n++ "@" i }' | head -n 2 | paste -sd,)
-timeout -k 5 120 "$program" "--file-prefix=multiprocess-$$" "--huge-dir=$RUNTIME_DIRECTORY/huge" \
-    "--lcores=$lcores" -m 128 --no-pci --no-telemetry >"$log" 2>&1
+# All must have the same memory at the same addresses: far from where libraries come to be, and from
+# what sanitizers reserve.
+timeout -k 5 120 "$program" --base-virtaddr=0x200000000000 "--file-prefix=multiprocess-$$" \
+    "--huge-dir=$RUNTIME_DIRECTORY/huge" "--lcores=$lcores" -m 128 --no-pci --no-telemetry \
+    >"$log" 2>&1
 status=$?
 awk -v log_file="$log" '
     /^note / { note = substr($0, 6) }

@@ -190,7 +190,8 @@ DEVMEM_API int devmem_pktmbuf_pool_free(struct rte_mempool* pool);
  * last of it the pool goes, and its reference on the region (EAL's interrupt thread looks once a
  * second). After a minute, and then ever more seldom, a warning says who still holds what.
  *
- * @return 0 it is gone; 1 it will go; -EINVAL no such pool.
+ * @return 0 it is gone: nothing was out, and nobody may have been in the middle of a put; 1 it will
+ *   go; -EINVAL no such pool.
  */
 DEVMEM_API int devmem_pool_destroy(struct rte_mempool* pool);
 

@@ -263,9 +263,13 @@ TEST_F(Guard, TouchesNothingForADoubleFree)
     devmem_fragment never = fragment_of(freed, kFragment);
     ++never.first;
     EXPECT_EQ(-EALREADY, devmem_pool_put(pool, &never));
+    // Nor does it make good what was done to the free one.
+    *bytes_of(freed) ^= 1;
+    rte_mempool_put(pool, freed);
     rte_pktmbuf_free(owned);
     take_all();
-    EXPECT_EQ(0U, stats().poison_damaged + stats().red_zone_damaged);
+    EXPECT_EQ(1U, stats().poison_damaged);
+    EXPECT_EQ(0U, stats().red_zone_damaged);
 }
 
 TEST_F(Guard, WaitsForTheLastHolder)

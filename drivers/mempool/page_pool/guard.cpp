@@ -23,8 +23,7 @@ struct Fragment {
 Fragment fragment_at(const PagePoolState& state, std::uint32_t page, std::uint32_t fragment)
 {
     const PktmbufPoolLayout& layout = state.layout;
-    const std::uint64_t at = layout.base + layout.offset +
-                             std::uint64_t{page} * layout.page_bytes +
+    const std::uint64_t at = layout.base + layout.offset + std::uint64_t{page} * layout.page_bytes +
                              std::uint64_t{fragment} * layout.fragment_bytes;
     const std::size_t room = data_bytes(layout, state.flags);
     return {reinterpret_cast<unsigned char*>(at), room, layout.fragment_bytes - room};

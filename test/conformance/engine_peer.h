@@ -21,7 +21,7 @@ public:
     ~EnginePeer() override;
 
     bool sysctl(const std::string& name, const std::string& value) override;
-    Micros tolerance() const override { return 0; }
+    Micros tolerance(Micros) const override { return 0; }
     void run_until(Micros time, bool or_packet) override;
     void inject(std::span<const std::uint8_t> packet) override;
     long socket() override;

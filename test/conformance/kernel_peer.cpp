@@ -27,6 +27,7 @@ constexpr const char* kProfile[][2] = {
     {"net.ipv4.tcp_comp_sack_nr", "0"},           // thins out ACKs with SACK blocks
     {"net.ipv4.tcp_early_retrans", "0"},          // tail loss probes
     {"net.ipv4.tcp_ecn", "0"},                    //
+    {"net.ipv4.tcp_frto", "0"},                   // probing whether a timeout was spurious
     {"net.ipv4.tcp_recovery", "0"},               // RACK instead of three duplicate ACKs
     {"net.ipv4.tcp_rmem", "4096 131072 6291456"}, // its default; some systems raise it
     {"net.ipv4.tcp_syn_linear_timeouts", "0"},    // the first SYNs are not backed off

@@ -18,8 +18,10 @@ public:
     ~KernelPeer() override;
 
     bool sysctl(const std::string& name, const std::string& value) override;
-    /// The kernel's timers tick in milliseconds, and the machine has other things to do.
-    Micros tolerance() const override { return 25'000; }
+    /// The machine has other things to do; and a timer of the kernel is late by up to an eighth,
+    /// the granularity of its wheel.
+    Micros tolerance(Micros waiting) const override { return 25'000 + waiting / 8; }
+    bool pushes_more() const override { return true; }
     void run_until(Micros time, bool or_packet) override;
     void inject(std::span<const std::uint8_t> packet) override;
     long socket() override;

@@ -12,16 +12,20 @@
 
 namespace devmem::conformance {
 
-/// What a script is played against: a host with sockets, on one end of a wire. Calls return what the
-/// system call would, or a negative errno; none blocks.
+/// What a script is played against: a host with sockets, on one end of a wire. Calls return what
+/// the system call would, or a negative errno; none blocks.
 class Peer {
 public:
     virtual ~Peer() = default;
 
     /// Before the first call. @return false: there is no such setting here.
     virtual bool sysctl(const std::string& name, const std::string& value) = 0;
-    /// How late or early this peer may be without being wrong.
-    virtual Micros tolerance() const = 0;
+    /// How late or early this peer may be, at something it does after `waiting`, without being
+    /// wrong.
+    virtual Micros tolerance(Micros waiting) const = 0;
+    /// Whether it may set PSH where a script does not: that is left to the sender but for the last
+    /// segment of what is queued (RFC 9293 3.9.1.2, MUST-61).
+    virtual bool pushes_more() const { return false; }
 
     /// Let time pass until `time`, or only until a packet is out.
     virtual void run_until(Micros time, bool or_packet) = 0;

@@ -35,8 +35,7 @@ std::string errno_name(long error)
 class Player {
 public:
     Player(const Script& script, Peer& peer, const Endpoints& ends, std::uint32_t remote_isn)
-        : script_(script), peer_(peer), ends_(ends), remote_isn_(remote_isn),
-          tolerance_(std::max(peer.tolerance(), script.tolerance))
+        : script_(script), peer_(peer), ends_(ends), remote_isn_(remote_isn)
     {
     }
 
@@ -54,11 +53,16 @@ private:
     void outbound(const Event& event);
     void call(const Event& event);
     void expect_nothing_before(Micros time);
+    Micros tolerance(Micros waiting) const
+    {
+        return std::max(peer_.tolerance(waiting), script_.tolerance);
+    }
 
     Packet to_wire(Packet packet);
     Packet from_wire(Packet packet, const Packet& expected);
-    void compare(const Packet& expected, const Packet& got, Micros time);
-    bool same_options(const std::vector<Option>& expected, const std::vector<Option>& got) const;
+    void compare(const Packet& expected, const Packet& got, Micros time, Micros slack);
+    bool same_options(const std::vector<Option>& expected, const std::vector<Option>& got,
+                      Micros slack) const;
 
     long descriptor(const Call& call) const;
     long system_call(const Call& call);
@@ -73,9 +77,9 @@ private:
     Peer& peer_;
     Endpoints ends_;
     const std::uint32_t remote_isn_;
-    const Micros tolerance_;
 
     Micros clock_ = 0; ///< of the last event
+    Micros late_ = 0;  ///< of all packets that were to come at one time
     const Event* event_ = nullptr;
     std::map<long, long> descriptors_;         ///< of the script -> of the peer
     std::uint32_t remote_stream_ = 1;          ///< number of the remote stream's first byte
@@ -119,7 +123,7 @@ void Player::play(const Event& event)
     }
     const Micros time = event.when.relative ? clock_ + event.when.least : event.when.least;
     peer_.run_until(time, false);
-    expect_nothing_before(time - tolerance_);
+    expect_nothing_before(time - tolerance(0));
     clock_ = time;
     if (event.kind == Event::Kind::kInbound)
         inbound(event);
@@ -216,14 +220,15 @@ void Player::outbound(const Event& event)
     const Packet expected = expected_packet(event);
     const When& when = event.when;
     const Micros base = when.relative ? clock_ : 0;
-    const Micros least = when.any ? INT64_MIN : base + when.least - tolerance_;
-    const Micros patience = 300'000'000; // `*` waits that long, longer than any timer
-    const Micros most = when.any ? clock_ + patience : base + when.most + tolerance_;
+    constexpr Micros kPatience = 300'000'000; // longer than any timer
+    const Micros least = when.any ? clock_ : base + when.least;
+    const Micros most = when.any ? clock_ + kPatience : base + when.most;
+    const Micros slack = tolerance(most - clock_);
 
     if (peer_.sent.empty())
-        peer_.run_until(most, true);
+        peer_.run_until(most + slack, true);
     if (peer_.sent.empty())
-        fail("expected " + to_string(expected) + ", got nothing until " + seconds(most));
+        fail("expected " + to_string(expected) + ", got nothing until " + seconds(most + slack));
     const Peer::Sent sent = peer_.sent.front();
     peer_.sent.pop_front();
 
@@ -236,19 +241,22 @@ void Player::outbound(const Event& event)
         ends_.local_port = port;
     if (port != ends_.local_port)
         fail("a packet from port " + std::to_string(port));
-    compare(expected, from_wire(*packet, expected), sent.time);
-    if (sent.time < least || sent.time > most)
-        fail("expected between " + seconds(least + tolerance_) + " and " +
-             seconds(most - tolerance_) + ", came at " + seconds(sent.time));
-    clock_ = when.range() ? sent.time : base + when.least;
+    if (!when.range())
+        late_ += sent.time - least;
+    compare(expected, from_wire(*packet, expected), sent.time, slack);
+    if (sent.time < least - slack || sent.time > most + slack)
+        fail("expected between " + seconds(least) + " and " + seconds(most) + ", came at " +
+             seconds(sent.time));
+    clock_ = sent.time;
 }
 
-void Player::compare(const Packet& expected, const Packet& got, Micros time)
+void Player::compare(const Packet& expected, const Packet& got, Micros time, Micros slack)
 {
-    const bool same = expected.flags == got.flags && expected.seq == got.seq &&
+    const int more = got.len != 0 && peer_.pushes_more() ? kPsh : 0;
+    const bool same = (expected.flags | more) == (got.flags | more) && expected.seq == got.seq &&
                       expected.len == got.len && expected.ack == (got.flags & kAck ? got.ack : 0) &&
                       (!expected.window || expected.window == got.window) &&
-                      (expected.any_options || same_options(expected.options, got.options));
+                      (expected.any_options || same_options(expected.options, got.options, slack));
     if (!same) {
         Packet shown = got;
         if (!expected.window)
@@ -263,13 +271,15 @@ void Player::compare(const Packet& expected, const Packet& got, Micros time)
 }
 
 /// In the same order, byte for byte, but for the ticks of a clock.
-bool Player::same_options(const std::vector<Option>& expected, const std::vector<Option>& got) const
+bool Player::same_options(const std::vector<Option>& expected, const std::vector<Option>& got,
+                          Micros slack) const
 {
-    const auto same = [&](const Option& a, const Option& b) {
+    const auto same = [&](const Option& a, const Option& b) { // a: expected
         if (a.size() != 10 || a[0] != kTimestamps || b.size() != 10 || b[0] != kTimestamps)
             return a == b;
-        const auto ticks = static_cast<std::int32_t>(load32(a.data() + 2) - load32(b.data() + 2));
-        return std::abs(ticks) <= tolerance_ / 1000 && load32(a.data() + 6) == load32(b.data() + 6);
+        const auto ticks = static_cast<std::int32_t>(load32(b.data() + 2) - load32(a.data() + 2));
+        return std::abs(ticks - late_ / 1000) <= slack / 1000 &&
+               load32(a.data() + 6) == load32(b.data() + 6);
     };
     return std::equal(expected.begin(), expected.end(), got.begin(), got.end(), same);
 }

@@ -191,10 +191,19 @@ EnginePeer::Slot* EnginePeer::slot(long fd)
     return found == sockets_.end() ? nullptr : found->second.slot;
 }
 
-void EnginePeer::give_back(Slot& slot, const tcp::Run& run)
+void EnginePeer::give_back(Slot& slot)
 {
-    release(run.first, run.count);
-    slot.returned += run.count;
+    for (const tcp::Run& run : slot.held) {
+        release(run.first, run.count);
+        slot.returned += run.count;
+    }
+    slot.held.clear();
+}
+
+void EnginePeer::check_window()
+{
+    if (Slot* slot = live())
+        act(*slot, slot->connection.window_check(now(), ctx_));
 }
 
 long EnginePeer::read(long fd, std::span<std::uint8_t> into)
@@ -206,13 +215,14 @@ long EnginePeer::read(long fd, std::span<std::uint8_t> into)
     while (s->unread.size() < into.size() && s->connection.receive(&run, ctx_)) {
         const std::uint8_t* bytes = &memory_[run.first * std::size_t{kFragmentBytes} + run.off];
         s->unread.insert(s->unread.end(), bytes, bytes + run.len);
-        give_back(*s, run);
+        s->held.push_back(run);
     }
+    if (!hold_)
+        give_back(*s);
     const auto n = std::min(into.size(), s->unread.size());
     std::copy_n(s->unread.begin(), n, into.begin());
     s->unread.erase(s->unread.begin(), s->unread.begin() + static_cast<std::ptrdiff_t>(n));
-    if (s->live)
-        act(*s, s->connection.window_check(now(), ctx_));
+    check_window();
     if (n != 0 || into.empty())
         return static_cast<long>(n);
     if (const int error = std::exchange(s->error, 0))
@@ -288,17 +298,22 @@ long EnginePeer::set_option(long, const std::string& name, int)
 
 long EnginePeer::extension(const std::string& name, std::span<const long> arguments)
 {
-    if (name == "credit" && arguments.size() == 1) { // what the pool has to spare
-        credit_.free_bytes = arguments[0];
-        if (Slot* s = live())
-            act(*s, s->connection.window_check(now(), ctx_));
-        return 0;
+    const long value = arguments.empty() ? 0 : arguments[0];
+    if (name == "credit") {
+        credit_.free_bytes = value;
+    } else if (name == "held_limit") {
+        config_.held_limit_bytes = static_cast<std::uint32_t>(value);
+    } else if (name == "hold") {
+        hold_ = value != 0;
+        for (const auto& slot : slots_) {
+            if (!hold_)
+                give_back(*slot);
+        }
+    } else {
+        return -ENOSYS;
     }
-    if (name == "held_limit" && arguments.size() == 1) {
-        config_.held_limit_bytes = static_cast<std::uint32_t>(arguments[0]);
-        return 0;
-    }
-    return -ENOSYS;
+    check_window();
+    return 0;
 }
 
 std::vector<tcp::Run> EnginePeer::place(std::span<const std::uint8_t> payload)
@@ -353,8 +368,10 @@ bool EnginePeer::emit(const tcp::SegmentOut& segment)
 /// Every fragment and every byte of credit is back when connections are gone.
 std::string EnginePeer::leaks()
 {
-    for (const auto& slot : slots_)
+    for (const auto& slot : slots_) {
+        give_back(*slot);
         slot->connection.reset(ctx_);
+    }
     if (!misuse_.empty())
         return misuse_;
     if (std::count(in_use_.begin(), in_use_.end(), true) != 0)

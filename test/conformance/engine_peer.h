@@ -13,7 +13,8 @@
 namespace devmem::conformance {
 
 /// lib/tcp and lib/wire on a virtual clock, with as much of a host around them as sockets need: one
-/// listener, one live connection at a time, a pool of fragments that read() gives them back to.
+/// listener, one live connection at a time, a pool of fragments. read() copies and gives fragments
+/// back, unless hold(1) has them kept until hold(0).
 class EnginePeer final : public Peer, private tcp::Sink {
 public:
     /// @param iss initial send sequence number of every connection
@@ -51,6 +52,7 @@ private:
         bool passive = false;
         int error = 0;
         std::deque<std::uint8_t> unread; ///< of runs taken from the engine
+        std::vector<tcp::Run> held;      ///< by the application
         std::atomic<std::uint32_t> returned{0};
     };
     struct Socket {
@@ -65,7 +67,8 @@ private:
     void segment(Slot* slot, const tcp::Segment& segment, bool opens);
     void act(Slot& slot, tcp::Actions actions);
     void poll(Slot& slot);
-    void give_back(Slot& slot, const tcp::Run& run);
+    void give_back(Slot& slot);
+    void check_window();
     std::vector<tcp::Run> place(std::span<const std::uint8_t> payload);
 
     bool emit(const tcp::SegmentOut& segment) override;
@@ -87,6 +90,7 @@ private:
     std::string misuse_;       ///< a fragment came back that was not out
 
     bool listening_ = false;
+    bool hold_ = false;
     std::vector<std::unique_ptr<Slot>> slots_; ///< the last one is live, or none
     std::map<long, Socket> sockets_;
     long next_fd_ = 100;

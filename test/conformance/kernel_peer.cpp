@@ -129,7 +129,16 @@ int KernelPeer::set_address(const char* interface)
     std::memcpy(&request6.address, ends_.local.data(), 16);
     request6.prefix_bytes = 64;
     request6.index = static_cast<int>(if_nametoindex(interface));
-    return ioctl(control.fd, SIOCSIFADDR, &request6);
+    if (ioctl(control.fd, SIOCSIFADDR, &request6) != 0)
+        return -1;
+    // The address is usable when a worker of the kernel has looked at it.
+    const auto address = socket_address(6, ends_.local, 0, &bytes);
+    for (int i = 0; i < 1000; i++) {
+        if (::bind(control.fd, reinterpret_cast<const sockaddr*>(&address), bytes) == 0)
+            return 0;
+        usleep(1000);
+    }
+    return -1;
 }
 
 bool KernelPeer::sysctl(const std::string& name, const std::string& value)

@@ -321,6 +321,10 @@ void parse_line(std::string_view line, int number, std::string& differs, Script&
         script.tolerance = in.number();
         return;
     }
+    if (in.take("--ip_version=ipv")) {
+        script.family = in.number();
+        return;
+    }
     if (in.take("`")) {
         parse_sysctl(in, script);
         return;

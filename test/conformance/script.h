@@ -46,6 +46,7 @@ struct Script {
     std::string path;
     std::vector<std::pair<std::string, std::string>> sysctls;
     Micros tolerance = 0;         ///< --tolerance_usecs
+    unsigned family = 0;          ///< --ip_version: 4 or 6 alone; 0: both
     std::string linux_not_played; ///< why the script is for the engine alone
     std::vector<Event> events;
 };

@@ -1,7 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Play all scripts: run.sh engine|kernel. Those for the kernel wait most of their time: many at once.
+# run.sh engine|kernel: play all scripts; engine: and compare the table of doc/conformance.md.
 set -euo pipefail
 . "$(dirname "$0")/../../scripts/common.sh"
-exec "$BUILD/test/conformance/conformance" --peer="$1" --jobs=$([ "$1" = kernel ] && echo 16 || echo 1) \
-    "$ROOT"/test/conformance/*/*.pkt
+
+status=0
+jobs=2
+if [ "$1" = kernel ]; then
+    jobs=16 # they wait most of the time
+else
+    python3 "$ROOT/test/conformance/table.py" check || status=1
+fi
+"$BUILD/test/conformance/conformance" --peer="$1" --jobs=$jobs "$ROOT"/test/conformance/*/*.pkt ||
+    status=$?
+exit $status

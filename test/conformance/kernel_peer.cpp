@@ -26,7 +26,7 @@ namespace {
 constexpr const char* kProfile[][2] = {
     {"net.ipv4.tcp_comp_sack_nr", "0"},           // thins out ACKs with SACK blocks
     {"net.ipv4.tcp_early_retrans", "0"},          // tail loss probes
-    {"net.ipv4.tcp_ecn", "0"},                    //
+    {"net.ipv4.tcp_ecn", "0"},                    // the engine has none
     {"net.ipv4.tcp_frto", "0"},                   // probing whether a timeout was spurious
     {"net.ipv4.tcp_recovery", "0"},               // RACK instead of three duplicate ACKs
     {"net.ipv4.tcp_rmem", "4096 131072 6291456"}, // its default; some systems raise it
@@ -121,14 +121,10 @@ int KernelPeer::set_address(const char* interface)
         };
         return set(SIOCSIFADDR, ends_.local) != 0 ? -1 : set(SIOCSIFNETMASK, {255, 255, 255, 0});
     }
-    struct { // struct in6_ifreq of linux/ipv6.h
-        in6_addr address;
-        std::uint32_t prefix_bytes;
-        int index;
-    } request6{};
-    std::memcpy(&request6.address, ends_.local.data(), 16);
-    request6.prefix_bytes = 64;
-    request6.index = static_cast<int>(if_nametoindex(interface));
+    in6_ifreq request6{};
+    std::memcpy(&request6.ifr6_addr, ends_.local.data(), 16);
+    request6.ifr6_prefixlen = 64;
+    request6.ifr6_ifindex = static_cast<int>(if_nametoindex(interface));
     if (ioctl(control.fd, SIOCSIFADDR, &request6) != 0)
         return -1;
     // The address is usable when a worker of the kernel has looked at it.

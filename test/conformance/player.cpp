@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <stdexcept>
 
 namespace devmem::conformance {
 
@@ -105,6 +106,9 @@ std::optional<Failure> Player::run()
             expect_nothing_before(INT64_MAX);
         if (const std::string leaks = peer_.leaks(); !leaks.empty())
             fail(leaks);
+    } catch (const std::out_of_range&) {
+        return Failure{event_, script_.path + ":" + std::to_string(event_->line) +
+                                   ": too few arguments  [" + event_->text + "]"};
     } catch (const Stop& stop) {
         const int line = event_ ? event_->line : script_.events.back().line;
         std::string text = script_.path + ":" + std::to_string(line) + ": " + stop.what;

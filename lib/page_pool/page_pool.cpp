@@ -368,6 +368,15 @@ bool PagePool::revoke(Slot& victim, std::uint32_t caller)
     slot.used = true;
 }
 
+/// The slot of a caller, in use from now on.
+inline PagePool::Slot& PagePool::used_slot(std::uint32_t caller)
+{
+    Slot& s = slot(caller);
+    if (!s.used) [[unlikely]]
+        begin_using(s);
+    return s;
+}
+
 void PagePool::set_allocates(Slot& slot, bool allocates)
 {
     if (slot.allocates == allocates)
@@ -546,12 +555,13 @@ void PagePool::open_to_all(Slot& slot, std::uint32_t index, std::uint64_t sel)
     shared_page_.store(index, std::memory_order_relaxed);
 }
 
-/// Take up to `n` free fragments of a page that is not whole. @return which.
-std::uint64_t PagePool::take_stray(Page& page, std::uint32_t n)
+/// Take free fragments of a page that is not whole: those that `pick` picks of them. @return which.
+template <typename Pick>
+std::uint64_t PagePool::take_stray(Page& page, Pick pick)
 {
     std::uint64_t out = page.out.load(std::memory_order_relaxed);
     while (out != 0) {
-        const std::uint64_t sel = lowest(page.full & ~out, n);
+        const std::uint64_t sel = pick(page.full & ~out);
         if (sel == 0)
             return 0;
         if (page.out.compare_exchange_weak(out, out | sel, std::memory_order_acq_rel,
@@ -559,6 +569,12 @@ std::uint64_t PagePool::take_stray(Page& page, std::uint32_t n)
             return sel;
     }
     return 0;
+}
+
+/// Up to `n` of them.
+std::uint64_t PagePool::take_stray(Page& page, std::uint32_t n)
+{
+    return take_stray(page, [n](std::uint64_t free) { return lowest(free, n); });
 }
 
 /// Take for a caller that is no lcore. All of them hand out the fragments of one page at a time,
@@ -592,11 +608,22 @@ void PagePool::take_in_order(Slot& slot, Taken& taken)
     leave(slot);
 }
 
+/// A run, as bits of its page's word.
+inline std::uint64_t PagePool::mask_of(std::uint32_t index, FragmentRun run) const
+{
+    return ones(run.count) << (run.first - index * fragments_per_page_);
+}
+
+/// Adjacent bits of a page's word, as a run.
+inline FragmentRun PagePool::run_of(std::uint32_t index, std::uint64_t sel) const
+{
+    return {index * fragments_per_page_ + static_cast<std::uint32_t>(std::countr_zero(sel)),
+            bits(sel)};
+}
+
 bool PagePool::alloc(std::uint32_t caller, Taken& taken)
 {
-    Slot& s = slot(caller);
-    if (!s.used) [[unlikely]]
-        begin_using(s);
+    Slot& s = used_slot(caller);
     take_in_order(s, taken);
     if (taken.missing() != 0 && !salvage(s, taken, caller)) [[unlikely]] {
         s.count(s.alloc_failed);
@@ -762,7 +789,7 @@ void PagePool::put_back(Slot& slot, const Taken& taken)
 {
     taken.for_each([&](FragmentRun run) {
         const std::uint32_t index = page_of(run.first);
-        put(slot, index, ones(run.count) << (run.first - index * fragments_per_page_));
+        put(slot, index, mask_of(index, run));
     });
 }
 
@@ -772,9 +799,7 @@ int PagePool::alloc_adjacent(std::uint32_t caller, std::uint32_t n, FragmentRun*
 {
     if (n == 0 || n > fragments_per_page_)
         return -EINVAL;
-    Slot& s = slot(caller);
-    if (!s.used) [[unlikely]]
-        begin_using(s);
+    Slot& s = used_slot(caller);
     bool found = take_adjacent(s, n, *run);
     if (!found) {
         s.count(s.alloc_empty);
@@ -796,19 +821,10 @@ int PagePool::alloc_adjacent(std::uint32_t caller, std::uint32_t n, FragmentRun*
     return 0;
 }
 
-/// Take `n` free fragments in a row of a page that is not whole, and the tail. @return which.
+/// `n` of them in a row, and the tail.
 std::uint64_t PagePool::take_stray_adjacent(Page& page, std::uint32_t n)
 {
-    std::uint64_t out = page.out.load(std::memory_order_relaxed);
-    while (out != 0) {
-        const std::uint64_t sel = adjacent(page.full & ~out, n);
-        if (sel == 0)
-            return 0;
-        if (page.out.compare_exchange_weak(out, out | sel, std::memory_order_acq_rel,
-                                           std::memory_order_relaxed))
-            return sel;
-    }
-    return 0;
+    return take_stray(page, [n](std::uint64_t free) { return adjacent(free, n); });
 }
 
 /// Take a run from the current page, or else from the next one.
@@ -838,8 +854,7 @@ bool PagePool::take_adjacent(Slot& slot, std::uint32_t n, FragmentRun& run)
             keep(slot, page(index), reserve & ~sel);
         leave(slot);
     }
-    run = {index * fragments_per_page_ + static_cast<std::uint32_t>(std::countr_zero(sel)),
-           bits(sel)};
+    run = run_of(index, sel);
     return sel != 0;
 }
 
@@ -852,8 +867,7 @@ bool PagePool::sweep_adjacent(Slot& slot, std::uint32_t n, FragmentRun& run)
     for (std::uint32_t left = pages_; left != 0; --left) {
         if (const std::uint64_t sel = take_stray_adjacent(page(index), n); sel != 0) {
             slot.scan.store(index, std::memory_order_relaxed);
-            run = {index * fragments_per_page_ + static_cast<std::uint32_t>(std::countr_zero(sel)),
-                   bits(sel)};
+            run = run_of(index, sel);
             slot.count(slot.salvaged, run.count);
             return true;
         }
@@ -1054,7 +1068,7 @@ int PagePool::free_run(std::uint32_t caller, FragmentRun run, RefusedFree* refus
             *refused = {name_, index, offset};
         return -EINVAL;
     }
-    const std::uint64_t twice = free_mask(caller, index, ones(run.count) << offset, run.count);
+    const std::uint64_t twice = free_mask(caller, index, mask_of(index, run), run.count);
     if (twice == 0) [[likely]]
         return 0;
     if (refused != nullptr)
@@ -1072,9 +1086,7 @@ bool PagePool::contains(FragmentRun run) const
 
 void PagePool::count_foreign_free(std::uint32_t caller)
 {
-    Slot& s = slot(caller);
-    if (!s.used)
-        begin_using(s);
+    Slot& s = used_slot(caller);
     s.count(s.foreign_free);
 }
 
@@ -1100,22 +1112,23 @@ int PagePool::hold_run(FragmentRun run)
         return -EINVAL;
     const std::uint32_t index = page_of(run.first);
     Page& p = page(index);
-    const std::uint64_t mask = ones(run.count) << (run.first - index * fragments_per_page_);
+    const std::uint64_t mask = mask_of(index, run);
     settle_if_put_off(kNoLcore, index, mask);
     const std::uint64_t held =
         p.out.load(std::memory_order_relaxed) & ~p.reserve.load(std::memory_order_relaxed);
     if ((held & mask) != mask)
         return -ENOENT;
     for (std::uint32_t i = 0; i < run.count; ++i) {
-        std::uint32_t entry = side(run.first + i).load(std::memory_order_relaxed);
-        do {
-            if ((entry & kHolderMask) != kHolderMask)
-                continue;
+        sync::Atomic<std::uint32_t>& entry = side(run.first + i);
+        std::uint32_t value = entry.load(std::memory_order_relaxed);
+        while ((value & kHolderMask) != kHolderMask &&
+               !entry.compare_exchange_weak(value, value + 1, std::memory_order_relaxed)) {
+        }
+        if ((value & kHolderMask) == kHolderMask) {
             while (i-- > 0)
                 side(run.first + i).fetch_sub(1, std::memory_order_relaxed);
             return -EOVERFLOW;
-        } while (!side(run.first + i)
-                      .compare_exchange_weak(entry, entry + 1, std::memory_order_relaxed));
+        }
     }
     p.special.fetch_or(mask, std::memory_order_release);
     return 0;
@@ -1162,10 +1175,7 @@ std::uint32_t PagePool::holders(std::uint32_t fragment) const
 
 std::uint64_t PagePool::drop_holders(std::uint32_t caller, std::uint32_t index, std::uint64_t mask)
 {
-    Slot& s = slot(caller);
-    if (!s.used)
-        begin_using(s);
-    return drop_holders(s, index, mask);
+    return drop_holders(used_slot(caller), index, mask);
 }
 
 void PagePool::mark_foreign(std::uint32_t process, FragmentRun run)
@@ -1173,8 +1183,7 @@ void PagePool::mark_foreign(std::uint32_t process, FragmentRun run)
     const std::uint32_t index = page_of(run.first);
     for (std::uint32_t i = 0; i < run.count; ++i)
         side(run.first + i).store(process << kProcessShift, std::memory_order_relaxed);
-    page(index).special.fetch_or(ones(run.count) << (run.first - index * fragments_per_page_),
-                                 std::memory_order_release);
+    page(index).special.fetch_or(mask_of(index, run), std::memory_order_release);
 }
 
 std::uint32_t PagePool::process_of(std::uint32_t fragment) const
@@ -1235,10 +1244,7 @@ bool PagePool::fetch_diverted(Diverted* diverted)
 
 std::uint32_t PagePool::withdraw(std::uint32_t caller, std::uint32_t n, std::uint32_t* pages)
 {
-    Slot& s = slot(caller);
-    if (!s.used)
-        begin_using(s);
-    flush(caller);
+    Slot& s = used_slot(caller);
     std::uint32_t got = 0;
     const auto take = [&] {
         while (got < n &&
@@ -1274,9 +1280,7 @@ int PagePool::insert(std::uint32_t caller, std::uint32_t index)
 {
     if (index >= pages_)
         return -EINVAL;
-    Slot& s = slot(caller);
-    if (!s.used)
-        begin_using(s);
+    Slot& s = used_slot(caller);
     Page& p = page(index);
     Owner provider = kProvider;
     if (!p.owner.compare_exchange_strong(provider, kPool, std::memory_order_acq_rel))

@@ -211,11 +211,14 @@ private:
     Page& page(std::uint32_t index) const;
     sync::Atomic<std::uint32_t>& side(std::uint32_t fragment) const;
     bool contains(FragmentRun run) const;
+    std::uint64_t mask_of(std::uint32_t index, FragmentRun run) const;
+    FragmentRun run_of(std::uint32_t index, std::uint64_t sel) const;
 
     bool enter(Slot& slot);
     static void leave(Slot& slot);
     bool revoke(Slot& victim, std::uint32_t caller);
     void begin_using(Slot& slot);
+    Slot& used_slot(std::uint32_t caller);
     void set_allocates(Slot& slot, bool allocates);
 
     void list_push(List& list, const std::uint32_t* pages, std::uint32_t count);
@@ -230,6 +233,8 @@ private:
     static void keep(Slot& slot, Page& page, std::uint64_t reserve);
     void take_current(Slot& slot, Taken& taken);
     void open_to_all(Slot& slot, std::uint32_t index, std::uint64_t sel);
+    template <typename Pick>
+    static std::uint64_t take_stray(Page& page, Pick pick);
     static std::uint64_t take_stray(Page& page, std::uint32_t n);
     static std::uint64_t take_stray_adjacent(Page& page, std::uint32_t n);
     void take_shared(Slot& slot, Taken& taken);

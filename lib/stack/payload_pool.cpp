@@ -33,8 +33,8 @@ constexpr std::uint32_t kCountMask = 0x7f;
 struct Entry {
     std::atomic<PayloadPool*> pool{nullptr};
     std::atomic<std::uint32_t> pins{0};
-    std::uint32_t generation =
-        0; ///< where the next pool's tokens start, so that names never repeat
+    /// Where the next pool's tokens start, so that names never repeat.
+    std::uint32_t generation = 0;
 };
 
 std::array<Entry, 256> table;

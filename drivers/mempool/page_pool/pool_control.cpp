@@ -8,6 +8,7 @@
 #include <cinttypes>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include <numa.h>
@@ -86,6 +87,7 @@ void find_holders(const rte_mempool* mp, const PagePoolState& state, Holders& ho
     else
         lock.unlock(); // what would be used under it does not exist
 
+    std::array<std::optional<bool>, kMaxPoolProcess> alive; // asked once each: it is a file
     for (std::uint32_t page = 0; page < pool.pages(); ++page) {
         const PageView view = pool.view(page);
         if (view.out == 0)
@@ -97,7 +99,10 @@ void find_holders(const rte_mempool* mp, const PagePoolState& state, Holders& ho
             if (process == 0 || process > kMaxPoolProcess)
                 continue;
             const PoolProcess& who = state.processes[process - 1];
-            holders.add(DEVMEM_HOLDER_PROCESS, who.pid, is_alive(who), rest & -rest, view.since_ms);
+            std::optional<bool>& lives = alive[process - 1];
+            if (!lives)
+                lives = is_alive(who);
+            holders.add(DEVMEM_HOLDER_PROCESS, who.pid, *lives, rest & -rest, view.since_ms);
         }
         std::uint64_t rest = view.out & ~view.foreign;
         const std::uint64_t token =

@@ -798,6 +798,7 @@ void devmem_shard::stats(devmem_shard_stats* stats) const
     stats->drop_out_of_window = engine(counters_.out_of_window);
     stats->drop_paws = engine(counters_.paws);
     stats->drop_after_close = engine(counters_.after_close);
+    stats->drop_no_memory = engine(counters_.no_memory);
     stats->drop_ooo_overlap = engine(counters_.ooo_overlap_bytes);
     stats->stale_returns = returns_->stale.load(std::memory_order_relaxed);
 }

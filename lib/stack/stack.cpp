@@ -133,6 +133,7 @@ int devmem_stack::create(const devmem_stack_config& config, devmem_stack** out, 
     stack->tcp.window_scale = (config.flags & DEVMEM_STACK_NO_WSCALE) == 0;
     if (config.rcv_window != 0)
         stack->tcp.rcv_window = config.rcv_window;
+    stack->tcp.held_limit_bytes = config.held_limit;
 
     if (const int rc = stack->configure_port(config, error); rc != 0)
         return rc;

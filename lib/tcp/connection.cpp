@@ -31,7 +31,7 @@ void Connection::open(Seq iss, std::uint16_t mss, std::uint16_t send_mss, std::u
     send_mss_ = send_mss;
     ts_offset_ = ts_offset;
     rtt_.open(ctx.config);
-    window_.open(ctx.config, returned);
+    window_.open(ctx.config, ctx.credit, mss, returned);
 }
 
 Actions Connection::open_passive(const Segment& syn, Seq iss, std::uint16_t mss,
@@ -116,7 +116,7 @@ void Connection::enter_closed(int error, Call& call)
     state_ = State::kClosed;
     error_ = error;
     ooo_.clear(call.ctx.runs, call.ctx.sink);
-    window_.close(rcv_nxt_, call.ctx.credit);
+    window_.close(call.ctx.credit);
     ack_ = AckPolicy{};
     stop_timer();
     blocked_ = retransmit_now_ = false;
@@ -225,7 +225,7 @@ void Connection::reset(Context& ctx)
     release_queue(ctx);
     ooo_.clear(ctx.runs, ctx.sink);
     if (state_ != State::kClosed)
-        window_.close(rcv_nxt_, ctx.credit);
+        window_.close(ctx.credit);
     state_ = State::kClosed;
     rst_pending_ = blocked_ = false;
     ack_ = AckPolicy{};

@@ -12,11 +12,11 @@ namespace devmem::tcp {
 
 /// Window credit of one payload pool. The shard refreshes `free_bytes` before a burst (free
 /// fragments x fragment size, less a reserve for the port, less `promised_bytes`); the engine moves
-/// bytes from free to promised as it advertises them and back as they arrive. `free_bytes` may go
-/// below zero by a few bytes, less than 1 << the connection's window scale a grant: see RcvWindow.
+/// bytes from free to promised as it advertises them, and takes off what arrives. In true size: a
+/// fragment counts whole, however few bytes are in it. See RcvWindow.
 struct Credit {
     std::int64_t free_bytes = 0;
-    std::int64_t promised_bytes = 0; ///< sum over connections of right edge - RCV.NXT
+    std::int64_t promised_bytes = 0; ///< set aside for what connections were told they may send
     std::uint32_t fragment_bytes = 0;
 };
 
@@ -40,6 +40,7 @@ struct Counters {
     std::uint64_t paws = 0;
     std::uint64_t after_close = 0;
     std::uint64_t ooo_overlap_bytes = 0;
+    std::uint64_t no_memory = 0; ///< segments whose fragments the connection may not have
     std::uint64_t retransmits = 0;
     std::uint64_t pure_acks = 0;
     std::uint64_t window_limited = 0;
@@ -53,7 +54,9 @@ struct Config {
     bool window_scale = true;
     std::uint32_t rcv_window = 4u << 20;         ///< largest window of a connection
     std::uint32_t rcv_window_initial = 1u << 16; ///< in the SYN-ACK and until it proves too small
-    std::uint32_t held_limit_bytes = 0; ///< most a connection may hold, true size; 0: no limit
+    /// Most a connection may hold or have promised, true size, the application's part included; 0:
+    /// as much as it leaves free.
+    std::uint32_t held_limit_bytes = 0;
     std::uint32_t send_buffer = 256u << 10;
     Time delayed_ack = 40'000;    ///< RFC 5681 4.2: below 500 ms
     Time rto_initial = 1'000'000; ///< RFC 6298 2.1

@@ -40,6 +40,11 @@ struct Connection::Arrival : Call {
 
 Actions Connection::process_predicted(const Segment& segment, Time now, Context& ctx)
 {
+    std::uint32_t fragments = 0;
+    for (const Run& run : segment.payload)
+        fragments += run.count;
+    if (!window_.admits(fragments, ctx.config, ctx.credit)) [[unlikely]]
+        return process_any(segment, now, ctx);
     Call call{now, ctx, kPoll};
     if (timestamps_ok_ && segment.seq <= last_ack_sent_) {
         ts_recent_ = segment.options->ts_val;
@@ -48,10 +53,9 @@ Actions Connection::process_predicted(const Segment& segment, Time now, Context&
     snd_wl1_ = segment.seq;
     if (queue_.empty())
         call.actions |= kReadable;
-    for (const Run& run : segment.payload) {
+    for (const Run& run : segment.payload)
         queue_.append(ctx.runs, run);
-        window_.kept(run.count);
-    }
+    window_.kept(fragments, segment.len, ctx.credit);
     advance(segment.len, call);
     ack_.in_order(segment.wire_segments);
     return call.actions;
@@ -294,9 +298,16 @@ void Connection::note_fin(Arrival& in)
     fin_seq_ = seq;
 }
 
-/// Keep text that lies in the window.
+/// Keep text that lies in the window, if there is memory for the fragments it is in. Otherwise it
+/// was not received, and comes again.
 void Connection::store(Arrival& in)
 {
+    if (!window_.admits(in.payload.fragments(), in.ctx.config, in.ctx.credit)) {
+        in.ctx.counters.no_memory++;
+        in.actions |= kStarved;
+        answer_now(in);
+        return;
+    }
     const bool was_empty = queue_.empty();
     if (ooo_.empty() && in.payload.seq() == rcv_nxt_)
         store_in_order(in);
@@ -313,7 +324,7 @@ void Connection::store_in_order(Arrival& in)
         std::uint32_t dropped; // none: the whole rest is wanted
         const Run run = in.payload.take(in.payload.left(), &dropped);
         queue_.append(in.ctx.runs, run);
-        window_.kept(run.count);
+        window_.kept(run.count, run.len, in.ctx.credit);
     }
     advance(bytes, in);
     ack_.in_order(in.segment.wire_segments);
@@ -330,7 +341,8 @@ void Connection::store_around_gap(Arrival& in)
     const OooStore::Inserted inserted = ooo_.insert(runs, in.payload);
     in.ctx.counters.duplicate_bytes += inserted.duplicate;
     in.ctx.counters.ooo_overlap_bytes += inserted.shared;
-    window_.kept(inserted.fragments);
+    if (inserted.fragments != 0)
+        window_.kept(inserted.fragments, inserted.bytes, in.ctx.credit);
     if (inserted.duplicate != 0)
         sack_.duplicate(inserted.duplicate_seq, inserted.duplicate_end);
     if (const std::uint32_t bytes = ooo_.drain(runs, rcv_nxt_, queue_); bytes != 0)
@@ -347,7 +359,7 @@ void Connection::advance(std::uint32_t bytes, Call& call)
 {
     rcv_nxt_ += bytes;
     readable_ += bytes;
-    window_.received(bytes, call.ctx.credit);
+    window_.received(bytes);
     call.ctx.counters.payload_bytes += bytes;
 }
 
@@ -358,8 +370,8 @@ void Connection::take_fin(Arrival& in)
         return;
     fin_reached_ = true;
     rcv_nxt_ += 1;
-    window_.received_fin(rcv_nxt_, in.ctx.credit);
-    window_.close(rcv_nxt_, in.ctx.credit);
+    window_.received_fin(rcv_nxt_);
+    window_.close(in.ctx.credit);
     ack_.immediately();
     in.actions |= kReadable | kPoll;
     if (state_ == State::kEstablished) {

@@ -51,6 +51,7 @@ OooStore::Inserted OooStore::insert(RunStore& runs, Payload& payload)
             result.shared += dropped - held;
         }
         result.fragments += run.count;
+        result.bytes += run.len;
         result.last = seq;
         add(runs, run, seq, place);
     }

@@ -34,6 +34,7 @@ public:
     /// What became of a payload.
     struct Inserted {
         std::uint32_t fragments = 0; ///< kept
+        std::uint32_t bytes = 0;     ///< in them
         Seq last{0};                 ///< where the last piece kept begins, if any was
         std::uint32_t duplicate = 0; ///< bytes dropped that were held already
         Seq duplicate_seq{0};        ///< where the first of them begin,

@@ -19,6 +19,14 @@ Payload::~Payload()
         sink_.release(run.first, run.count);
 }
 
+std::uint32_t Payload::fragments() const
+{
+    std::uint32_t sum = cur_.count;
+    for (const Run& run : rest_)
+        sum += run.count;
+    return sum;
+}
+
 void Payload::release_current()
 {
     if (cur_.count != 0)

@@ -34,7 +34,8 @@ std::uint8_t RcvWindow::shift_for(const Config& config)
     return shift;
 }
 
-void RcvWindow::open(const Config& config, const std::atomic<std::uint32_t>* returned)
+void RcvWindow::open(const Config& config, const Credit& credit, std::uint16_t mss,
+                     const std::atomic<std::uint32_t>* returned)
 {
     edge_ = Seq(0);
     limit_ = kUnscaledMax;
@@ -44,6 +45,8 @@ void RcvWindow::open(const Config& config, const std::atomic<std::uint32_t>* ret
     returned_ = returned;
     scale_ = 0;
     closed_ = false;
+    fill_ = static_cast<std::uint16_t>(std::min<std::uint32_t>(credit.fragment_bytes, mss));
+    backed_ = 0;
 }
 
 void RcvWindow::set_scale(const Config& config, bool negotiated)
@@ -65,55 +68,117 @@ std::uint64_t RcvWindow::held_bytes(const Credit& credit) const
     return std::uint64_t{kept_ - returned} * credit.fragment_bytes;
 }
 
+/// What may be set aside for a window, within what the connection may have: held and set aside, at
+/// most the limit. Where none is set, at most what is left for all others (the dynamic threshold of
+/// shared-memory switches, Choudhury and Hahne 1998): one that hoards stops at half of the pool, n
+/// of them leave one part in n + 1, and nobody has to know n. Who holds nothing may have a segment.
+std::uint64_t RcvWindow::allowance(std::uint64_t least, const Config& config,
+                                   const Credit& credit) const
+{
+    const std::uint64_t held = held_bytes(credit);
+    if (config.held_limit_bytes != 0)
+        return config.held_limit_bytes - std::min<std::uint64_t>(held, config.held_limit_bytes);
+    const auto free = static_cast<std::uint64_t>(std::max<std::int64_t>(credit.free_bytes, 0));
+    const std::uint64_t all = backed_ + free;
+    return std::max(all > held ? (all - held) / 2 : 0, held == 0 ? std::min(least, all) : 0);
+}
+
+/// Memory that so many bytes are expected to take.
+std::uint64_t RcvWindow::cost_of(std::uint64_t bytes, const Credit& credit) const
+{
+    return fill_ >= credit.fragment_bytes ? bytes : bytes * credit.fragment_bytes / fill_;
+}
+
+std::uint64_t RcvWindow::bytes_for(std::uint64_t cost, const Credit& credit) const
+{
+    return fill_ >= credit.fragment_bytes ? cost : cost * fill_ / credit.fragment_bytes;
+}
+
+/// Towards what fragments bring, faster up than down: messages end in the middle of a fragment.
+void RcvWindow::learn_fill(std::uint32_t fragments, std::uint32_t bytes, const Credit& credit)
+{
+    if (bytes > std::uint64_t{fragments} * fill_) {
+        const std::uint32_t rest =
+            credit.fragment_bytes - std::min<std::uint32_t>(fill_, credit.fragment_bytes);
+        fill_ = static_cast<std::uint16_t>(fill_ + (rest + 7) / 8);
+    } else { // hence fill_ > 1: no fragment is empty
+        fill_ = static_cast<std::uint16_t>(fill_ - std::max(fill_ / 16, 1));
+    }
+}
+
+bool RcvWindow::affords(std::uint64_t cost, const Config& config, const Credit& credit) const
+{
+    const std::int64_t free = std::max<std::int64_t>(credit.free_bytes, 0);
+    return cost - backed_ <= static_cast<std::uint64_t>(free) &&
+           cost <= allowance(cost, config, credit);
+}
+
+/// What may be set aside for a window: in all, and of what is free at a time.
+struct RcvWindow::Means {
+    std::uint64_t budget, share;
+};
+
+RcvWindow::Means RcvWindow::means(std::uint32_t mss, const Config& config,
+                                  const Credit& credit) const
+{
+    const std::int64_t free = std::max<std::int64_t>(credit.free_bytes, 0);
+    const std::uint64_t segment = cost_of(mss, credit);
+    const auto share = static_cast<std::uint64_t>(
+        std::max(free / kGrantPart, std::min(free, static_cast<std::int64_t>(segment))));
+    return {std::min<std::uint64_t>(target_, allowance(segment, config, credit)), share};
+}
+
 /// How far the edge would move. @param least smallest step that is worth it, unless it fills the
 /// target.
-RcvWindow::Grant RcvWindow::grant(Seq rcv_nxt, std::uint32_t mss, std::uint32_t least, bool syn,
-                                  const Config& config, const Credit& credit) const
+RcvWindow::Grant RcvWindow::grant(Seq rcv_nxt, const Means& means, std::uint32_t least, bool syn,
+                                  const Credit& credit) const
 {
     if (closed_)
         return {0, false};
     const unsigned shift = syn ? 0 : scale_;
     // The window of a SYN is never scaled (RFC 7323 2.2).
-    const std::uint32_t target = syn ? std::min(target_, kUnscaledMax) : round_down(target_, shift);
-    std::uint32_t want = target;
-    if (config.held_limit_bytes != 0) {
-        const std::uint64_t held = held_bytes(credit);
-        if (held > config.held_limit_bytes)
-            want = static_cast<std::uint32_t>(
-                want - std::min<std::uint64_t>(want, held - config.held_limit_bytes));
-    }
+    const std::uint64_t most = syn ? kUnscaledMax : UINT32_MAX;
+    const auto target =
+        round_down(static_cast<std::uint32_t>(std::min(bytes_for(target_, credit), most)), shift);
+    const std::uint64_t cost = std::min(means.budget, backed_ + means.share);
+    const auto window = round_down(
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes_for(cost, credit), target)),
+        shift);
     const std::uint32_t promised = distance(rcv_nxt, edge_);
-    if (want <= promised)
-        return {0, want < target};
-
-    const std::int64_t free = std::max<std::int64_t>(credit.free_bytes, 0);
-    const std::int64_t share = std::max(free / kGrantPart, std::min<std::int64_t>(free, mss));
-    const auto backed = static_cast<std::uint32_t>(std::min<std::int64_t>(share, want - promised));
-    const std::uint32_t window = round_down(promised + backed, shift);
-    const bool starved = promised + backed < target;
+    const bool starved = window < target && promised < target;
     if (window <= promised || (window - promised < least && window != target))
         return {0, starved};
     return {window - promised, starved};
 }
 
-void RcvWindow::promise(std::uint32_t bytes, Credit& credit)
+/// The edge moves, and what is now promised gets its backing as far as the means go.
+void RcvWindow::back(Seq rcv_nxt, const Means& means, Grant* result, Credit& credit)
 {
-    edge_ += bytes;
+    edge_ += result->step;
     if (closed_)
         return;
-    credit.free_bytes -= bytes;
-    credit.promised_bytes += bytes;
+    const std::uint64_t cost = cost_of(distance(rcv_nxt, edge_), credit);
+    const std::uint64_t wanted = std::min<std::uint64_t>(cost, target_);
+    std::uint64_t backed = std::min(backed_, cost);
+    if (const std::uint64_t most = std::min(wanted, means.budget); backed < most)
+        backed += std::min(most - backed, means.share);
+    const auto taken = static_cast<std::int64_t>(backed - backed_); // may be negative
+    credit.free_bytes -= taken;
+    credit.promised_bytes += taken;
+    backed_ = backed;
+    result->starved |= backed < wanted;
 }
 
 RcvWindow::Grant RcvWindow::announce(Seq rcv_nxt, std::uint32_t mss, bool syn, const Config& config,
                                      Credit& credit)
 {
-    Grant result = grant(rcv_nxt, mss, std::min(mss, target_ / 2), syn, config, credit);
+    const Means means = this->means(mss, config, credit);
+    Grant result = grant(rcv_nxt, means, std::min(mss, target_ / 2), syn, credit);
     if (result.step == 0) {
         const std::uint32_t promised = distance(rcv_nxt, edge_);
         result.step = round_up(promised, syn ? 0 : scale_) - promised;
     }
-    promise(result.step, credit);
+    back(rcv_nxt, means, &result, credit);
     return result;
 }
 
@@ -122,25 +187,18 @@ RcvWindow::Grant RcvWindow::widen(Seq rcv_nxt, std::uint32_t mss, const Config& 
 {
     const bool shut = distance(rcv_nxt, edge_) < mss;
     const std::uint32_t least = shut ? std::min(mss, target_ / 2) : std::min(2 * mss, target_ / 4);
-    Grant result = grant(rcv_nxt, mss, least, false, config, credit);
+    const Means means = this->means(mss, config, credit);
+    Grant result = grant(rcv_nxt, means, least, false, credit);
     if (result.step < least && !(shut && result.step != 0))
         result.step = 0;
-    promise(result.step, credit);
+    back(rcv_nxt, means, &result, credit);
     return result;
 }
 
-void RcvWindow::received_fin(Seq rcv_nxt, Credit& credit)
+void RcvWindow::close(Credit& credit)
 {
-    if (edge_ < rcv_nxt)
-        edge_ = rcv_nxt;
-    else
-        credit.promised_bytes -= 1;
-}
-
-void RcvWindow::close(Seq rcv_nxt, Credit& credit)
-{
-    if (!closed_)
-        credit.promised_bytes -= distance(rcv_nxt, edge_);
+    credit.promised_bytes -= static_cast<std::int64_t>(backed_);
+    backed_ = 0;
     closed_ = true;
 }
 

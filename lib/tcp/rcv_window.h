@@ -13,19 +13,27 @@ namespace devmem::tcp {
 /// when it comes; the right edge never moves back (RFC 9293 3.8.6); memory handed to the
 /// application counts until it is returned.
 ///
+/// Memory goes by fragments, the window by bytes. What a byte costs is what it did: fragment size
+/// over the bytes that a fragment was filled with of late, 1 where segments fill their fragments. A
+/// peer that sends less to a fragment than what was promised was priced at uses up the backing
+/// before the window. Beyond that it may have what is free to all, up to its limit, and no more:
+/// the memory of other connections' promises is never touched.
+///
 ///             promised (backed by credit)      wanted, when credit allows
 ///         |<------------------------------>|<-------------->|
 ///     ----+--------------------------------+----------------+---->
 ///      RCV.NXT                           edge        RCV.NXT + target
 ///
 /// The window field has 1 << scale granularity, so an edge that must not move back is rounded up:
-/// an overdraft of less than 1 << scale bytes where credit is exhausted, of the order of 0.01 % of
+/// less than 1 << scale bytes have no backing where credit is exhausted, of the order of 0.01 % of
 /// the largest window.
 class RcvWindow {
 public:
+    /// @param mss      what a segment brings at most
     /// @param returned fragments returned by the application, ever; nullptr: held bytes do not
     /// count
-    void open(const Config& config, const std::atomic<std::uint32_t>* returned);
+    void open(const Config& config, const Credit& credit, std::uint16_t mss,
+              const std::atomic<std::uint32_t>* returned);
     /// Whether the option was exchanged is known: SYNs apart, the window is scaled from now on.
     void set_scale(const Config& config, bool negotiated);
 
@@ -51,39 +59,63 @@ public:
     }
 
     /// RCV.NXT advances over `n` bytes within the window.
-    void received(std::uint32_t n, Credit& credit)
+    void received(std::uint32_t n)
     {
-        credit.promised_bytes -= n;
         since_growth_ += n;
         if (since_growth_ >= target_) [[unlikely]]
             grow();
     }
     /// RCV.NXT advances over a FIN: it takes a sequence number but no memory, so it may lie at the
     /// edge of a closed window.
-    void received_fin(Seq rcv_nxt, Credit& credit);
-    /// The engine keeps fragments.
-    void kept(std::uint32_t fragments) { kept_ += fragments; }
+    void received_fin(Seq rcv_nxt) { edge_ = max(edge_, rcv_nxt); }
+    /// Whether the connection may have so many fragments more.
+    bool admits(std::uint32_t fragments, const Config& config, const Credit& credit) const
+    {
+        const std::uint64_t cost = std::uint64_t{fragments} * credit.fragment_bytes;
+        return cost <= backed_ || affords(cost, config, credit);
+    }
+    /// The engine keeps fragments, with so many bytes in them.
+    void kept(std::uint32_t fragments, std::uint32_t bytes, Credit& credit)
+    {
+        const std::uint64_t cost = std::uint64_t{fragments} * credit.fragment_bytes;
+        const std::uint64_t covered = cost < backed_ ? cost : backed_;
+        backed_ -= covered;
+        credit.promised_bytes -= static_cast<std::int64_t>(covered);
+        credit.free_bytes -= static_cast<std::int64_t>(cost - covered);
+        kept_ += fragments;
+        if (bytes != std::uint64_t{fragments} * fill_) [[unlikely]]
+            learn_fill(fragments, bytes, credit);
+    }
     /// No byte will be accepted any more: the credit goes back, and the edge stays where it is.
-    void close(Seq rcv_nxt, Credit& credit);
+    void close(Credit& credit);
 
     /// The smallest shift that lets the field express the largest window (RFC 7323 2.3).
     static std::uint8_t shift_for(const Config& config);
 
 private:
-    Grant grant(Seq rcv_nxt, std::uint32_t mss, std::uint32_t least, bool syn, const Config& config,
+    struct Means;
+    Means means(std::uint32_t mss, const Config& config, const Credit& credit) const;
+    Grant grant(Seq rcv_nxt, const Means& means, std::uint32_t least, bool syn,
                 const Credit& credit) const;
     void grow();
-    void promise(std::uint32_t bytes, Credit& credit);
+    void back(Seq rcv_nxt, const Means& means, Grant* result, Credit& credit);
+    bool affords(std::uint64_t cost, const Config& config, const Credit& credit) const;
+    void learn_fill(std::uint32_t fragments, std::uint32_t bytes, const Credit& credit);
+    std::uint64_t cost_of(std::uint64_t bytes, const Credit& credit) const;
+    std::uint64_t bytes_for(std::uint64_t cost, const Credit& credit) const;
     std::uint64_t held_bytes(const Credit& credit) const;
+    std::uint64_t allowance(std::uint64_t least, const Config& config, const Credit& credit) const;
 
     Seq edge_;
-    std::uint32_t target_;
+    std::uint32_t target_;       ///< memory for the window: bytes where these fill their fragments
     std::uint32_t since_growth_; ///< bytes received
     std::uint32_t kept_;         ///< fragments, ever
     const std::atomic<std::uint32_t>* returned_;
     std::uint32_t limit_; ///< of target_
     std::uint8_t scale_;
     bool closed_;
+    std::uint16_t fill_;   ///< bytes that a fragment is expected to bring
+    std::uint64_t backed_; ///< memory set aside for what is promised
 };
 
 } // namespace devmem::tcp

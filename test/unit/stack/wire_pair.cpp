@@ -53,6 +53,7 @@ void make_end(End& end, const EndConfig& config, const char* name, const char* a
     stack.max_connections = config.max_connections;
     stack.fragment_bytes = config.fragment_bytes;
     stack.rcv_window = config.rcv_window;
+    stack.held_limit = config.held_limit;
     stack.host_bytes = 1u << 20;
     ASSERT_EQ(devmem_stack_create(&stack, &end.stack, error, sizeof(error)), 0) << error;
     end.shard = devmem_stack_shard(end.stack, 0);

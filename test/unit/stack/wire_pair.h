@@ -43,6 +43,7 @@ struct EndConfig {
     std::uint32_t max_connections = 64;
     std::uint32_t fragment_bytes = 0;
     std::uint32_t rcv_window = 0;
+    std::uint32_t held_limit = 0;
 };
 
 /// The pair. Construct, then poll() until what the test waits for has happened.

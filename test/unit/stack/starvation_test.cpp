@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Connections that hoard, waste or crowd a pool, and those that have to live beside them.
+
+#include "test/unit/stack/wire_pair.h"
+
+#include <gtest/gtest.h>
+
+#include <rte_cycles.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+using namespace devmem::test;
+
+namespace {
+
+/// One connection from a to b and what became of its stream.
+struct Flow {
+    devmem_conn_t client = 0, server = 0;
+    std::uint64_t sent = 0, received = 0;
+    std::vector<devmem_token> held;
+
+    /// Offer up to `len` bytes, never past `end`.
+    void send(WirePair& wires, std::size_t len, std::uint64_t end)
+    {
+        std::array<std::uint8_t, 16384> chunk;
+        len = std::min<std::uint64_t>({len, chunk.size(), end - sent});
+        for (std::size_t i = 0; i < len; i++)
+            chunk[i] = stream_byte(sent + i);
+        const std::int64_t taken =
+            len == 0 ? 0 : devmem_send(wires.a.shard, client, chunk.data(), len);
+        sent += taken > 0 ? static_cast<std::uint64_t>(taken) : 0;
+    }
+    /// Receive what is there and check it. @param keep do not return the tokens
+    void receive(WirePair& wires, bool keep)
+    {
+        devmem_token token;
+        while (devmem_recv(wires.b.shard, server, &token, 1) > 0) {
+            for (const std::uint8_t byte : bytes_of(token))
+                ASSERT_EQ(byte, stream_byte(received++));
+            if (keep)
+                held.push_back(token);
+            else
+                ASSERT_EQ(devmem_token_return(&token, 1), 1);
+        }
+    }
+    void give_back()
+    {
+        if (!held.empty())
+            devmem_token_return(held.data(), static_cast<unsigned>(held.size()));
+        held.clear();
+    }
+};
+
+struct Starvation : testing::Test {
+    void open(const EndConfig& receiver, unsigned flows_wanted)
+    {
+        wires = std::make_unique<WirePair>(EndConfig{.max_connections = 1100}, receiver);
+        flows.resize(flows_wanted);
+        for (Flow& flow : flows)
+            ASSERT_TRUE(wires->establish(80, &flow.client, &flow.server));
+    }
+    /// Fragments that are neither free nor the port's.
+    std::uint32_t held_fragments() const
+    {
+        devmem_pool_stats pool;
+        devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &pool);
+        return free_at_first - std::min(free_at_first, pool.fragments_free);
+    }
+    void note_free()
+    {
+        devmem_pool_stats pool;
+        devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &pool);
+        free_at_first = pool.fragments_free;
+    }
+    std::uint64_t no_memory() const
+    {
+        devmem_shard_stats stats;
+        devmem_shard_stats_get(wires->b.shard, &stats);
+        return stats.drop_no_memory;
+    }
+    /// Seconds that `bytes` of a flow take whose consumer returns what it gets.
+    double transfer(Flow& flow, std::uint64_t bytes)
+    {
+        const std::uint64_t end = flow.received + bytes;
+        const std::uint64_t begin = rte_rdtsc();
+        EXPECT_TRUE(wires->run_until([&] {
+            flow.send(*wires, 16384, end);
+            flow.receive(*wires, false);
+            return flow.received == end;
+        }));
+        return static_cast<double>(rte_rdtsc() - begin) / static_cast<double>(rte_get_tsc_hz());
+    }
+
+    std::unique_ptr<WirePair> wires;
+    std::vector<Flow> flows;
+    std::uint32_t free_at_first = 0;
+};
+
+} // namespace
+
+TEST_F(Starvation, OneThatReturnsNothingLeavesHalf)
+{
+    open({.region = "opaque:size=4M"}, 2);
+    note_free();
+    const double alone = transfer(flows[1], 8u << 20);
+    wires->run_until(
+        [&] {
+            flows[0].send(*wires, 16384, UINT64_MAX);
+            flows[0].receive(*wires, true);
+            return false;
+        },
+        1);
+    const std::uint32_t held = held_fragments();
+    EXPECT_GT(held, free_at_first / 8) << "what is there may be used; the other has a window";
+    EXPECT_LT(held, free_at_first * 6 / 10);
+    const double beside = transfer(flows[1], 8u << 20);
+    EXPECT_LT(beside, 4 * alone + 0.2);
+    RecordProperty("fragments_held", std::to_string(held) + " of " + std::to_string(free_at_first));
+    RecordProperty("slower", std::to_string(beside / alone));
+    // It goes on where it was, when its consumer does.
+    flows[0].give_back();
+    const std::uint64_t end = flows[0].sent + (1u << 20);
+    EXPECT_TRUE(wires->run_until([&] {
+        flows[0].send(*wires, 16384, end);
+        flows[0].receive(*wires, false);
+        return flows[0].received == end;
+    }));
+}
+
+TEST_F(Starvation, ManyThatReturnNothingLeaveAShare)
+{
+    open({.region = "opaque:size=4M"}, 9);
+    note_free();
+    wires->run_until(
+        [&] {
+            for (unsigned i = 0; i < 8; i++) {
+                flows[i].send(*wires, 4096, UINT64_MAX);
+                flows[i].receive(*wires, true);
+            }
+            return false;
+        },
+        2);
+    EXPECT_LT(held_fragments(), free_at_first * 19 / 20);
+    transfer(flows[8], 8u << 20);
+    for (Flow& flow : flows)
+        flow.give_back();
+}
+
+TEST_F(Starvation, ALimitThatIsSetHolds)
+{
+    open({.region = "opaque:size=4M", .held_limit = 200'000}, 1);
+    note_free();
+    wires->run_until(
+        [&] {
+            flows[0].send(*wires, 16384, UINT64_MAX);
+            flows[0].receive(*wires, true);
+            return false;
+        },
+        0.5);
+    struct devmem_fit fit;
+    devmem_stack_fit(wires->b.stack, &fit);
+    std::uint64_t bytes = 0;
+    for (const devmem_token& token : flows[0].held)
+        bytes += token.length;
+    EXPECT_GT(bytes, 150'000u);
+    EXPECT_LE(bytes, 200'000u);
+    flows[0].give_back();
+}
+
+// A byte a segment, each in a fragment of its own, to a consumer that keeps them all.
+TEST_F(Starvation, OneByteSegmentsFillNoMoreThanTheirShare)
+{
+    open({.region = "opaque:size=4M"}, 2);
+    note_free();
+    const double alone = transfer(flows[1], 8u << 20);
+    wires->run_until(
+        [&] {
+            flows[0].send(*wires, 1, UINT64_MAX);
+            flows[0].receive(*wires, true);
+            return false;
+        },
+        1);
+    const std::uint32_t held = held_fragments();
+    EXPECT_GT(no_memory(), 0u) << "the flood reached its bound";
+    EXPECT_LT(held, free_at_first * 6 / 10);
+    const double beside = transfer(flows[1], 8u << 20);
+    EXPECT_LT(beside, 4 * alone + 0.2);
+    RecordProperty("fragments_held", std::to_string(held) + " of " + std::to_string(free_at_first));
+    RecordProperty("slower", std::to_string(beside / alone));
+    flows[0].give_back();
+    const std::uint64_t end = flows[0].sent;
+    EXPECT_TRUE(wires->run_until([&] {
+        flows[0].receive(*wires, false);
+        return flows[0].received == end;
+    })) << "what was refused came again";
+}
+
+TEST_F(Starvation, AThousandSendersShare64Fragments)
+{
+    constexpr std::uint64_t kBytes = 4'000;
+    open({.region = "opaque:size=256K,page=64K", .max_connections = 1100, .fragment_bytes = 4096},
+         1000);
+    devmem_pool_stats pool;
+    ASSERT_EQ(devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &pool), 0);
+    ASSERT_EQ(pool.fragments, 64u);
+    std::size_t done = 0;
+    const std::uint64_t begin = rte_rdtsc();
+    EXPECT_TRUE(wires->run_until(
+        [&] {
+            for (Flow& flow : flows) {
+                if (flow.received == kBytes)
+                    continue;
+                flow.send(*wires, kBytes, kBytes);
+                flow.receive(*wires, false);
+                if (flow.received == kBytes) {
+                    done++;
+                    devmem_shutdown(wires->a.shard, flow.client);
+                }
+            }
+            return done == flows.size();
+        },
+        60))
+        << done << " of 1000";
+    RecordProperty("seconds", std::to_string(static_cast<double>(rte_rdtsc() - begin) /
+                                             static_cast<double>(rte_get_tsc_hz())));
+    ASSERT_EQ(devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &pool), 0);
+    EXPECT_EQ(pool.double_free, 0u);
+}

@@ -342,8 +342,8 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
     if (slot == FlowTable::kNotFound) [[unlikely]] {
         flush_pending();
         segment.payload = std::span(runs_buffer_).subspan(begin, end - begin);
-        no_connection(packet, segment);
-        put_runs(begin, end);
+        if (!no_connection(packet, segment))
+            put_runs(begin, end);
         return;
     }
     if (joins_pending(slot, segment, packet.options)) {
@@ -399,59 +399,118 @@ void devmem_shard::flush_pending()
     act(index, slot.tcp.process(pending_.segment, now_, ctx_));
 }
 
-void devmem_shard::no_connection(const wire::Packet& packet, const tcp::Segment& segment)
+/// A segment that belongs to no connection begins one, or ends a handshake that left no trace, or
+/// is refused. @return the engine has its payload
+bool devmem_shard::no_connection(const wire::Packet& packet, const tcp::Segment& segment)
 {
     if (!is_host(packet.src) || (packet.src_mac[0] & kGroupAddress) != 0) {
         stats_.rx_ignored++;
-        return;
+        return false;
     }
-    constexpr std::uint8_t kOpening = tcp::kSyn | tcp::kAck | tcp::kRst | tcp::kFin;
-    if ((segment.flags & kOpening) == tcp::kSyn && open_passive(packet, segment))
-        return;
+    if (Listener* const listener = listener_for(packet); listener != nullptr) {
+        constexpr std::uint8_t kOpening = tcp::kSyn | tcp::kAck | tcp::kRst | tcp::kFin;
+        if ((segment.flags & kOpening) == tcp::kSyn) {
+            open_passive(*listener, packet, segment);
+            return false;
+        }
+        bool taken = false;
+        if ((segment.flags & kOpening & ~tcp::kFin) == tcp::kAck &&
+            open_cookie(*listener, packet, segment, &taken))
+            return taken;
+    }
     stats_.drop_no_connection++;
     tcp::SegmentOut reset;
     if (!tcp::reset_for(segment, &reset))
-        return;
+        return false;
     const wire::Flow flow{packet.dst,      packet.src, packet.dst_port,
                           packet.src_port, stack_.mac, packet.src_mac};
     tx_segment(flow, reset);
+    return false;
 }
 
-/// @return true: the SYN was for a listener, whatever became of it.
-bool devmem_shard::open_passive(const wire::Packet& packet, const tcp::Segment& segment)
+devmem_shard::Listener* devmem_shard::listener_for(const wire::Packet& packet)
 {
     const auto listener =
         std::find_if(listeners_.begin(), listeners_.end(),
                      [&](const Listener& l) { return l.port != 0 && l.port == packet.dst_port; });
-    if (listener == listeners_.end())
-        return false;
-    if (listener->pending >= listener->backlog) {
-        stats_.drop_listen_overflow++;
-        return true;
-    }
-    const std::uint32_t index = allocate_slot();
-    if (index == kNoSlot) {
-        stats_.drop_no_connection_slot++;
-        return true;
-    }
-    Slot& slot = slots_[index];
-    install(index,
-            {packet.dst, packet.src, packet.dst_port, packet.src_port, stack_.mac, packet.src_mac});
-    slot.mac_known = true;
-    slot.listener = static_cast<std::uint8_t>(listener - listeners_.begin());
-    listener->pending++;
+    return listener == listeners_.end() ? nullptr : &*listener;
+}
 
+/// A slot for a connection of a listener's. @return kNoSlot: there is none
+std::uint32_t devmem_shard::admit(Listener& listener, const wire::Flow& flow)
+{
+    const std::uint32_t index = allocate_slot();
+    if (index == kNoSlot)
+        return kNoSlot;
+    Slot& slot = slots_[index];
+    install(index, flow);
+    slot.mac_known = true;
+    slot.listener = static_cast<std::uint8_t>(&listener - listeners_.data());
+    listener.pending++;
+    slot.half_open = true;
+    half_open_++;
+    current_ = &slot;
+    return index;
+}
+
+void devmem_shard::open_passive(Listener& listener, const wire::Packet& packet,
+                                const tcp::Segment& segment)
+{
+    if (listener.waiting >= listener.backlog) {
+        stats_.drop_listen_overflow++;
+        return;
+    }
+    const wire::Flow flow{packet.dst,      packet.src, packet.dst_port,
+                          packet.src_port, stack_.mac, packet.src_mac};
+    const bool timestamps = stack_.tcp.timestamps && packet.options.timestamps;
+    const std::uint16_t mss = announced_mss(packet.src.family, timestamps);
+    const tcp::FlowName name = name_of(flow);
+    const std::uint32_t offset = isn_.timestamp_offset(name);
+    // Who has shown nothing but a source address gets at most half of the slots.
+    const bool full = listener.pending >= listener.backlog || half_open_ >= (connections_ + 1) / 2;
+    const std::uint32_t index = full ? kNoSlot : admit(listener, flow);
+    if (index == kNoSlot) {
+        stats_.syn_cookies_sent++;
+        tx_segment(flow, cookies_.answer(segment, name, mss, offset, now_, stack_.tcp));
+        return;
+    }
     // Data on a SYN may be ignored: it is sent again (RFC 9293 3.4 leaves keeping it to us).
     tcp::Segment syn = segment;
     syn.len = 0;
     syn.payload = {};
-    const bool timestamps = stack_.tcp.timestamps && packet.options.timestamps;
-    const tcp::FlowName name = name_of(slot.flow);
-    current_ = &slot;
-    act(index, slot.tcp.open_passive(syn, isn_.isn(name, now_),
-                                     announced_mss(packet.src.family, timestamps),
-                                     largest_mss(packet.src.family), isn_.timestamp_offset(name),
-                                     &returns_->by_connection[index], now_, ctx_));
+    act(index, slots_[index].tcp.open_passive(syn, isn_.isn(name, now_), mss,
+                                              largest_mss(packet.src.family), offset,
+                                              &returns_->by_connection[index], now_, ctx_));
+}
+
+/// @param taken the engine has the payload
+/// @return false: no cookie of ours comes back in this segment
+bool devmem_shard::open_cookie(Listener& listener, const wire::Packet& packet,
+                               const tcp::Segment& segment, bool* taken)
+{
+    const wire::Flow flow{packet.dst,      packet.src, packet.dst_port,
+                          packet.src_port, stack_.mac, packet.src_mac};
+    const tcp::FlowName name = name_of(flow);
+    const std::uint32_t offset = isn_.timestamp_offset(name);
+    wire::TcpOptions syn;
+    if (!cookies_.check(segment, name, offset, now_, stack_.tcp, &syn))
+        return false;
+    // The peer sends again what it has to say, and the cookie with it.
+    if (listener.waiting >= listener.backlog) {
+        stats_.drop_listen_overflow++;
+        return true;
+    }
+    const std::uint32_t index = admit(listener, flow);
+    if (index == kNoSlot) {
+        stats_.drop_no_connection_slot++;
+        return true;
+    }
+    stats_.syn_cookies_accepted++;
+    *taken = true;
+    act(index, slots_[index].tcp.open_cookie(segment, syn,
+                                             announced_mss(packet.src.family, syn.timestamps),
+                                             largest_mss(packet.src.family), offset,
+                                             &returns_->by_connection[index], now_, ctx_));
     return true;
 }
 

@@ -24,8 +24,8 @@ devmem_shard::devmem_shard(const Config& config)
     : stack_(*config.stack), queue_(config.queue), connections_(config.connections),
       shards_(config.shards), reserve_(config.reserve), payload_config_(config.payload),
       returns_(std::make_shared<PayloadPool::Returns>(config.connections)),
-      slots_(std::make_unique<Slot[]>(config.connections)),
-      isn_(config.stack->secret), ctx_{config.stack->tcp, runs_, credit_, *this, counters_},
+      slots_(std::make_unique<Slot[]>(config.connections)), isn_(config.stack->secret),
+      cookies_(config.stack->secret), ctx_{config.stack->tcp, runs_, credit_, *this, counters_},
       dirty_(config.connections), starved_(config.connections), events_(config.connections),
       free_(config.connections), zombies_(config.connections),
       scratch_(std::make_unique<std::uint8_t[]>(2 * std::size_t{kLargestFrame}))
@@ -363,6 +363,8 @@ void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
         if (slot.listener == UINT8_MAX) {
             raise(index, DEVMEM_EVENT_CONNECTED);
         } else {
+            leave_half_open(slot);
+            listeners_[slot.listener].waiting++;
             offer(listeners_[slot.listener], handle(index));
         }
     }
@@ -473,8 +475,9 @@ void devmem_shard::reap_zombies()
     }
 }
 
-/// Put an established connection where accept() finds it. At most `backlog` of the queue's entries
-/// are alive; the others were reset while they waited and make room when it is needed.
+/// Put an established connection where accept() finds it. At most 2 * `backlog` of the queue's
+/// entries are alive, for cookies come on top of what is half open; the others were reset while
+/// they waited and make room when it is needed.
 void devmem_shard::offer(Listener& listener, devmem_conn_t conn)
 {
     const std::size_t size = listener.queue.size();
@@ -494,10 +497,20 @@ void devmem_shard::offer(Listener& listener, devmem_conn_t conn)
 
 void devmem_shard::leave_backlog(Slot& slot)
 {
-    if (slot.listener != UINT8_MAX) {
-        listeners_[slot.listener].pending--;
-        slot.listener = UINT8_MAX;
-    }
+    if (slot.listener == UINT8_MAX)
+        return;
+    listeners_[slot.listener].pending--;
+    if (slot.half_open)
+        leave_half_open(slot);
+    else
+        listeners_[slot.listener].waiting--;
+    slot.listener = UINT8_MAX;
+}
+
+void devmem_shard::leave_half_open(Slot& slot)
+{
+    half_open_ -= slot.half_open ? 1 : 0;
+    slot.half_open = false;
 }
 
 /// The engine is done with a connection.
@@ -581,7 +594,7 @@ int devmem_shard::listen(std::uint16_t port, unsigned backlog, devmem_listener_t
     *place = Listener{};
     place->port = port;
     place->backlog = std::min(backlog, connections_);
-    place->queue.resize(place->backlog + 1u);
+    place->queue.resize(2 * std::size_t{place->backlog} + 1);
     *listener = static_cast<devmem_listener_t>(place - listeners_.data());
     return 0;
 }

@@ -9,6 +9,7 @@
 #include "lib/stack/timer_wheel.h"
 #include "lib/tcp/connection.h"
 #include "lib/tcp/isn.h"
+#include "lib/tcp/syn_cookie.h"
 #include "lib/wire/frame.h"
 
 #include <devmem/devmem.h>
@@ -87,6 +88,7 @@ private:
         std::uint8_t events = 0;           ///< bits of devmem_event_type, to be raised
         bool used = false;                 ///< has engine state
         bool owned = false;                ///< the application holds the handle
+        bool half_open = false;            ///< counted in half_open_
         bool in_table = false;
         bool mac_known = false;
         bool dirty = false;        ///< in dirty_
@@ -98,7 +100,8 @@ private:
         std::uint16_t port = 0; ///< 0: free
         std::uint32_t backlog = 0;
         std::uint32_t pending = 0;        ///< half open or waiting to be accepted
-        std::vector<devmem_conn_t> queue; ///< ring of established connections, backlog + 1 places
+        std::uint32_t waiting = 0;        ///< to be accepted
+        std::vector<devmem_conn_t> queue; ///< ring of established connections
         std::size_t head = 0, tail = 0;
         bool event = false;
     };
@@ -139,8 +142,13 @@ private:
                        const devmem::wire::TcpOptions& options) const;
     void flush_pending();
     void count_drop(devmem::wire::Verdict verdict);
-    void no_connection(const devmem::wire::Packet& packet, const devmem::tcp::Segment& segment);
-    bool open_passive(const devmem::wire::Packet& packet, const devmem::tcp::Segment& segment);
+    bool no_connection(const devmem::wire::Packet& packet, const devmem::tcp::Segment& segment);
+    Listener* listener_for(const devmem::wire::Packet& packet);
+    void open_passive(Listener& listener, const devmem::wire::Packet& packet,
+                      const devmem::tcp::Segment& segment);
+    bool open_cookie(Listener& listener, const devmem::wire::Packet& packet,
+                     const devmem::tcp::Segment& segment, bool* taken);
+    std::uint32_t admit(Listener& listener, const devmem::wire::Flow& flow);
 
     // tx.cpp
     rte_mbuf* tx_mbuf();
@@ -162,6 +170,7 @@ private:
     void over(std::uint32_t slot);
     void offer(Listener& listener, devmem_conn_t conn);
     void leave_backlog(Slot& slot);
+    void leave_half_open(Slot& slot);
     void mark_dirty(std::uint32_t slot);
     void raise(std::uint32_t slot, devmem_event_type type);
     void poll_slot(std::uint32_t slot);
@@ -209,6 +218,8 @@ private:
     devmem::tcp::Credit credit_;
     devmem::tcp::Counters counters_;
     devmem::tcp::IsnGenerator isn_;
+    devmem::tcp::SynCookies cookies_;
+    std::uint32_t half_open_ = 0; ///< passive connections not yet acknowledged, of all listeners
     devmem::tcp::Context ctx_;
     Slot* current_ = nullptr; ///< whose segments emit() sends
 

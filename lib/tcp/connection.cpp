@@ -3,6 +3,7 @@
 #include "lib/tcp/connection.h"
 
 #include "lib/tcp/payload.h"
+#include "lib/tcp/syn_cookie.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -45,6 +46,20 @@ Actions Connection::open_passive(const Segment& syn, Seq iss, std::uint16_t mss,
     state_ = State::kSynReceived;
     take_syn(syn, call);
     return kPoll;
+}
+
+Actions Connection::open_cookie(const Segment& ack, const wire::TcpOptions& options,
+                                std::uint16_t mss, std::uint16_t send_mss, std::uint32_t ts_offset,
+                                const std::atomic<std::uint32_t>* returned, Time now, Context& ctx)
+{
+    Call call{now, ctx};
+    open(ack.ack - 1, mss, send_mss, ts_offset, returned, ctx);
+    passive_ = true;
+    state_ = State::kSynReceived;
+    take_syn({ack.seq - 1, Seq(0), ack.window, kSyn, 1, 0, {}, &options}, call);
+    window_.announced(SynCookies::window(ctx.config));
+    snd_nxt_ = snd_max_ = iss_ + 1;
+    return process_any(ack, now, ctx);
 }
 
 Actions Connection::open_active(Seq iss, std::uint16_t mss, std::uint16_t send_mss,

@@ -145,6 +145,12 @@ public:
     Actions open_passive(const Segment& syn, Seq iss, std::uint16_t mss, std::uint16_t send_mss,
                          std::uint32_t ts_offset, const std::atomic<std::uint32_t>* returned,
                          Time now, Context& ctx);
+    /// The ACK that ends a handshake by SYN cookie: -> ESTABLISHED, and what process() does with
+    /// it.
+    /// @param syn what SynCookies::check() says of the SYN
+    Actions open_cookie(const Segment& ack, const wire::TcpOptions& syn, std::uint16_t mss,
+                        std::uint16_t send_mss, std::uint32_t ts_offset,
+                        const std::atomic<std::uint32_t>* returned, Time now, Context& ctx);
     /// Active open: CLOSED -> SYN-SENT. The SYN goes out at the next poll().
     Actions open_active(Seq iss, std::uint16_t mss, std::uint16_t send_mss, std::uint32_t ts_offset,
                         const std::atomic<std::uint32_t>* returned, Time now, Context& ctx);

@@ -295,10 +295,9 @@ void Connection::stop_timer()
     deadline_ = kNever;
 }
 
-/// TSval: milliseconds (RFC 7323 5.4: 1 ms to 1 s a tick).
 std::uint32_t Connection::timestamp(Time now) const
 {
-    return static_cast<std::uint32_t>(now / 1000) + ts_offset_;
+    return timestamp_of(now) + ts_offset_;
 }
 
 } // namespace devmem::tcp

@@ -42,6 +42,10 @@ public:
     /// Before RCV.NXT is known the edge is relative to 0; afterwards to RCV.NXT.
     void rebase(Seq rcv_nxt) { edge_ = rcv_nxt + edge_.value(); }
 
+    /// So many bytes were announced by somebody else. They get their backing when there is an
+    /// occasion.
+    void announced(std::uint16_t bytes) { edge_ += bytes; }
+
     /// What announce() and widen() came to.
     struct Grant {
         std::uint32_t step; ///< bytes the edge moved

@@ -502,8 +502,11 @@ struct devmem_endpoint {
  * Listen on a shard. To be reachable whichever queue a SYN arrives at, listen on every shard.
  *
  * @param port    TCP port, host order, on all local addresses
- * @param backlog bound on connections half open or waiting to be accepted; further SYNs are dropped
- *                and counted (`listen_overflow`)
+ * @param backlog bound on connections half open or waiting to be accepted. While as many wait to be
+ *                accepted, SYNs are dropped and counted (`listen_overflow`); while the others are
+ *                half open, or half of the shard's connections are, or all are taken, SYNs are
+ *                answered with a cookie (RFC 4987): such a connection takes up nothing until the
+ *                peer has answered, and has window scaling and SACK if it has timestamps
  * @return 0; -EADDRINUSE; -EINVAL port or backlog is 0; -ENOMEM too many listeners (16).
  */
 DEVMEM_API int devmem_listen(struct devmem_shard* shard, uint16_t port, unsigned backlog,
@@ -621,6 +624,8 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
     X(split_late, "packets with payload bytes in the header mbuf")                                 \
     X(conn_opened, "connections that reached ESTABLISHED")                                         \
     X(conn_failed, "connections that ended with an error")                                         \
+    X(syn_cookies_sent, "SYNs answered with a cookie: no room for the half-open connection")       \
+    X(syn_cookies_accepted, "connections that were opened by a cookie coming back")                \
     X(window_limited, "window updates held back: the pool cannot back more")                       \
     X(drop_truncated, "frame shorter than its headers say")                                        \
     X(drop_ethertype, "not IPv4, IPv6 or ARP")                                                     \
@@ -633,8 +638,8 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
     X(drop_tcp_checksum, "wrong TCP checksum, or none the port would vouch for")                   \
     X(drop_icmp, "malformed ICMP, ICMPv6 or ARP")                                                  \
     X(drop_no_connection, "segment for no connection or listener (answered with RST)")             \
-    X(drop_listen_overflow, "SYN while the backlog was full")                                      \
-    X(drop_no_connection_slot, "SYN while every connection slot was taken")                        \
+    X(drop_listen_overflow, "SYN, or a cookie, while as many connections wait")                    \
+    X(drop_no_connection_slot, "cookie that came back while every connection slot was taken")      \
     X(drop_out_of_window, "segment outside the receive window")                                    \
     X(drop_paws, "segment older than the last by its timestamp (RFC 7323 5)")                      \
     X(drop_after_close, "data after the application closed")                                       \

@@ -11,6 +11,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <filesystem>
@@ -130,6 +131,28 @@ WirePair::~WirePair()
         rte_ring_free(end->tx);
         devmem_region_release(end->region);
     }
+    rte_mempool_free(forged_);
+}
+
+bool WirePair::inject(End& to, const wire::Flow& flow, const wire::TcpHeader& tcp,
+                      const wire::TcpOptions& options, std::span<const std::uint8_t> payload)
+{
+    if (forged_ == nullptr)
+        forged_ = rte_pktmbuf_pool_create("forged", 2 * kRing - 1, 256, 0,
+                                          RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
+    rte_mbuf* m = rte_pktmbuf_alloc(forged_);
+    if (m == nullptr)
+        return false;
+    auto* out = rte_pktmbuf_mtod(m, std::uint8_t*);
+    const std::size_t headers =
+        wire::write_tcp({out, rte_pktmbuf_tailroom(m)}, flow, tcp, options, payload, {}, 0);
+    std::copy(payload.begin(), payload.end(), out + headers);
+    m->data_len = static_cast<std::uint16_t>(headers + payload.size());
+    m->pkt_len = m->data_len;
+    if (rte_ring_enqueue(to.rx, m) == 0)
+        return true;
+    rte_pktmbuf_free(m);
+    return false;
 }
 
 void WirePair::carry(rte_ring* from, rte_ring* to)

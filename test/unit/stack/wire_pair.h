@@ -2,6 +2,8 @@
 // Two stacks in one process and a wire between them that the test holds in its hands.
 #pragma once
 
+#include "lib/wire/frame.h"
+
 #include <devmem/devmem.h>
 
 #include <rte_mbuf.h>
@@ -12,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -67,6 +70,10 @@ public:
 
     void destroy(End& end);
 
+    /// Give an end a segment that nobody sent. @return false: it did not fit.
+    bool inject(End& to, const wire::Flow& flow, const wire::TcpHeader& tcp,
+                const wire::TcpOptions& options, std::span<const std::uint8_t> payload = {});
+
     End a, b;
     Impairment impairment;
     std::mt19937_64 random{42};
@@ -75,6 +82,7 @@ public:
 private:
     void carry(rte_ring* from, rte_ring* to);
     std::map<std::uint16_t, devmem_listener_t> listeners_;
+    rte_mempool* forged_ = nullptr;
 };
 
 /// Start EAL once for the process, without hugepages and devices.

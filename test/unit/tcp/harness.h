@@ -175,7 +175,9 @@ private:
         return static_cast<std::uint32_t>(now / 1000) + peer_clock_offset;
     }
     wire::TcpOptions syn_options() const;
-    bool scaled_ = false;
+
+protected:
+    bool scaled_ = false; ///< our SYN said so
 };
 
 /// gtest fixture: a connection not yet opened.

@@ -79,6 +79,11 @@ int devmem_conn_endpoints(const devmem_shard* shard, devmem_conn_t conn, devmem_
     return shard->endpoints(conn, local, remote);
 }
 
+int devmem_conn_set(devmem_shard* shard, devmem_conn_t conn, const devmem_conn_config* config)
+{
+    return config->size == sizeof(*config) ? shard->set(conn, *config) : -EINVAL;
+}
+
 int devmem_recv(devmem_shard* shard, devmem_conn_t conn, devmem_token* tokens, unsigned n)
 {
     return shard->recv(conn, tokens, n);

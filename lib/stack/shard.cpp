@@ -715,6 +715,25 @@ int devmem_shard::endpoints(devmem_conn_t conn, devmem_endpoint* local,
     return 0;
 }
 
+int devmem_shard::set(devmem_conn_t conn, const devmem_conn_config& config)
+{
+    Slot* slot = lookup(conn);
+    if (slot == nullptr)
+        return -EBADF;
+    constexpr tcp::Time kMillisecond = 1'000;
+    tcp::Patience patience;
+    patience.keepalive = config.keepalive_ms * kMillisecond;
+    if (config.keepalive_interval_ms != 0)
+        patience.keepalive_interval = config.keepalive_interval_ms * kMillisecond;
+    if (config.keepalive_probes != 0)
+        patience.keepalive_probes = config.keepalive_probes;
+    patience.user_timeout = config.user_timeout_ms * kMillisecond;
+    slot->tcp.set_patience(patience, now_);
+    if (slot->in_table) // otherwise it is over
+        arm(static_cast<std::uint32_t>(conn));
+    return 0;
+}
+
 int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
 {
     Slot* slot = lookup(conn);

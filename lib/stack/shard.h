@@ -49,6 +49,7 @@ struct devmem_shard final : devmem::tcp::Sink {
     int accept(devmem_listener_t listener, devmem_conn_t* conn);
     int connect(const devmem_endpoint& remote, devmem_conn_t* conn);
     int endpoints(devmem_conn_t conn, devmem_endpoint* local, devmem_endpoint* remote) const;
+    int set(devmem_conn_t conn, const devmem_conn_config& config);
     int recv(devmem_conn_t conn, devmem_token* tokens, unsigned n);
     std::int64_t send(devmem_conn_t conn, const void* data, std::size_t len);
     int shutdown(devmem_conn_t conn);

@@ -43,6 +43,7 @@ Actions Connection::open_passive(const Segment& syn, Seq iss, std::uint16_t mss,
     Call call{now, ctx};
     open(iss, mss, send_mss, ts_offset, returned, ctx);
     passive_ = true;
+    progress_ = now;
     state_ = State::kSynReceived;
     take_syn(syn, call);
     return kPoll;
@@ -64,9 +65,10 @@ Actions Connection::open_cookie(const Segment& ack, const wire::TcpOptions& opti
 
 Actions Connection::open_active(Seq iss, std::uint16_t mss, std::uint16_t send_mss,
                                 std::uint32_t ts_offset, const std::atomic<std::uint32_t>* returned,
-                                Time, Context& ctx)
+                                Time now, Context& ctx)
 {
     open(iss, mss, send_mss, ts_offset, returned, ctx);
+    progress_ = now;
     rcv_nxt_ = Seq(0); // the window is relative to it until the peer's SYN
     state_ = State::kSynSent;
     return kPoll;
@@ -102,6 +104,8 @@ void Connection::take_syn(const Segment& syn, Call& call)
 void Connection::establish(const Segment& segment, Call& call)
 {
     state_ = State::kEstablished;
+    heard_ = call.now;
+    set_patience(patience_, call.now);
     sample_rtt(segment, call);
     snd_una_ = snd_nxt_ = snd_wl2_ = snd_max_;
     stop_timer();
@@ -134,6 +138,7 @@ void Connection::enter_closed(int error, Call& call)
     window_.close(call.ctx.credit);
     ack_ = AckPolicy{};
     stop_timer();
+    keepalive_deadline_ = kNever;
     blocked_ = retransmit_now_ = false;
 }
 
@@ -227,6 +232,15 @@ Actions Connection::abort(Time now, Context& ctx)
     return call.actions;
 }
 
+void Connection::set_patience(const Patience& patience, Time now)
+{
+    patience_ = patience;
+    keepalives_ = 0;
+    const bool watch = patience.keepalive != 0 && state_ >= State::kEstablished;
+    keepalive_deadline_ = watch ? std::max(now, heard_ + patience.keepalive) : kNever;
+    bound_deadline();
+}
+
 Actions Connection::unreachable(int error, Time now, Context& ctx)
 {
     Call call{now, ctx};
@@ -245,12 +259,13 @@ void Connection::reset(Context& ctx)
     rst_pending_ = blocked_ = false;
     ack_ = AckPolicy{};
     stop_timer();
+    keepalive_deadline_ = kNever;
     buffer_.free();
 }
 
 Time Connection::next_deadline() const
 {
-    return blocked_ ? 0 : std::min(deadline_, ack_.deadline());
+    return blocked_ ? 0 : std::min({deadline_, ack_.deadline(), keepalive_deadline_});
 }
 
 } // namespace devmem::tcp

@@ -61,6 +61,16 @@ constexpr Actions& operator|=(Actions& a, Actions b)
     return a = a | b;
 }
 
+/// How long a connection waits for its peer. Zeros: as long as RFC 9293 has it wait.
+struct Patience {
+    Time keepalive = 0; ///< silence after which the peer is asked whether it is there; 0: never
+    Time keepalive_interval = 75'000'000; ///< between unanswered probes
+    unsigned keepalive_probes = 9;        ///< unanswered, after which the connection is over
+    /// How long data may be unacknowledged (RFC 9293 3.9.1, RFC 5482); 0: Config::retries decides.
+    /// A window that is closed is waited for as long as probes of it are answered.
+    Time user_timeout = 0;
+};
+
 /// What a segment in order reads and writes: two cache lines.
 struct HotState {
     Seq rcv_nxt_;
@@ -82,6 +92,7 @@ struct HotState {
 
     alignas(64) RcvWindow window_;
     AckPolicy ack_;
+    Time heard_; ///< when the last acceptable segment came
 };
 static_assert(offsetof(HotState, window_) == 64 && sizeof(HotState) == 128);
 
@@ -113,6 +124,11 @@ struct ColdState {
     Time deadline_ = kNever;
     unsigned tries_;  ///< expiries since the peer last answered
     unsigned probes_; ///< of a closed window, in a row
+
+    Patience patience_;
+    Time keepalive_deadline_ = kNever;
+    unsigned keepalives_; ///< probes sent since anything was heard
+    Time progress_;       ///< since when what is unacknowledged waits
 
     Rtt rtt_;
     Time timed_since_ = kNever; ///< a segment is being timed (without timestamps)
@@ -189,6 +205,8 @@ public:
     Actions close(Time now, Context& ctx);
     /// ABORT of RFC 9293 3.10.5: RST, everything released.
     Actions abort(Time now, Context& ctx);
+    /// Any time between opening and reset().
+    void set_patience(const Patience& patience, Time now);
     /// The network reports the peer cannot be reached. SYN-SENT fails at once (RFC 9293 3.9.2.2);
     /// later states keep trying.
     Actions unreachable(int error, Time now, Context& ctx);
@@ -266,6 +284,9 @@ private:
     void run_timers(Call& call);
     void retransmit_timeout(Call& call);
     void persist_timeout(Call& call);
+    void keepalive(Call& call);
+    bool out_of_patience(unsigned retries, const Call& call) const;
+    void bound_deadline();
     void transmit(Call& call);
     void send_syn(Call& call);
     void send_data(Call& call);

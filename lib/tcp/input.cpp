@@ -51,6 +51,7 @@ Actions Connection::process_predicted(const Segment& segment, Time now, Context&
         ts_recent_time_ = now;
     }
     snd_wl1_ = segment.seq;
+    heard_ = now;
     if (queue_.empty())
         call.actions |= kReadable;
     for (const Run& run : segment.payload)
@@ -233,6 +234,7 @@ bool Connection::ack_ok(Arrival& in)
         challenge(in);
         return false;
     }
+    heard_ = in.now;
     update_timestamp(in);
     acknowledged(in.segment, in);
     return state_ != State::kClosed;

@@ -22,6 +22,8 @@ Actions Connection::poll(Time now, Context& ctx)
 void Connection::run_timers(Call& call)
 {
     ack_.expire(call.now);
+    if (call.now >= keepalive_deadline_)
+        keepalive(call);
     if (call.now < deadline_)
         return;
     switch (timer_) {
@@ -40,15 +42,53 @@ void Connection::run_timers(Call& call)
     }
 }
 
+/// The peer has been silent (RFC 9293 3.8.4): ask with a number it has acknowledged, which it must
+/// answer. While something is unacknowledged or a window closed, other timers ask (RFC 1122
+/// 4.2.3.6).
+void Connection::keepalive(Call& call)
+{
+    const bool idle =
+        state_ == State::kEstablished || state_ == State::kFinWait2 || state_ == State::kCloseWait;
+    const Time due = heard_ + patience_.keepalive;
+    if (!idle || snd_una_ != snd_max_ || timer_ == Timer::kPersist || call.now < due) {
+        keepalives_ = 0;
+        keepalive_deadline_ = call.now < due ? due : call.now + patience_.keepalive;
+        return;
+    }
+    if (keepalives_ >= patience_.keepalive_probes) {
+        finish(-ETIMEDOUT, call);
+        return;
+    }
+    if (!send_segment(snd_una_ - 1, kAck, 0, call))
+        return; // the timer stays expired
+    keepalives_++;
+    keepalive_deadline_ = call.now + patience_.keepalive_interval;
+}
+
+/// Whether to give up after another expiry (RFC 9293 3.8.3, R2, or 3.10.8).
+bool Connection::out_of_patience(unsigned retries, const Call& call) const
+{
+    return patience_.user_timeout != 0 ? call.now - progress_ >= patience_.user_timeout
+                                       : tries_ >= retries;
+}
+
+/// The user timeout is kept to, however far apart tries are.
+void Connection::bound_deadline()
+{
+    if (patience_.user_timeout != 0 && (timer_ == Timer::kRetransmit || timer_ == Timer::kPersist))
+        deadline_ = std::min(deadline_, progress_ + patience_.user_timeout);
+}
+
 /// RFC 6298 5.4 to 5.7: go back to the first unacknowledged byte, or to the SYN.
 void Connection::retransmit_timeout(Call& call)
 {
     const Config& config = call.ctx.config;
     const bool syn = state_ <= State::kSynReceived;
-    if (++tries_ > (syn ? config.syn_retries : config.retries)) {
+    if (out_of_patience(syn ? config.syn_retries : config.retries, call)) {
         finish(-ETIMEDOUT, call);
         return;
     }
+    tries_++;
     rtt_.back_off(config);
     if (syn)
         syn_lost_ = true;
@@ -64,7 +104,7 @@ void Connection::retransmit_timeout(Call& call)
 void Connection::persist_timeout(Call& call)
 {
     const Config& config = call.ctx.config;
-    if (tries_ >= config.retries) {
+    if (out_of_patience(config.retries, call)) {
         finish(-ETIMEDOUT, call);
         return;
     }
@@ -126,8 +166,10 @@ void Connection::send_data(Call& call)
         ;
     // Held back with nothing in flight whose ACK would say more: ask.
     if (!blocked_ && timer_ == Timer::kNone && snd_nxt_ == snd_una_ &&
-        (unsent() != 0 || fin_unsent()))
+        (unsent() != 0 || fin_unsent())) {
+        progress_ = call.now;
         start_timer(Timer::kPersist, rtt_.rto(), call);
+    }
 }
 
 /// Payload of a segment; SACK blocks, which are rare beside data, are allowed for at their most.
@@ -185,6 +227,8 @@ bool Connection::send_next(bool forced, Call& call)
         timed_since_ = call.now;
         timed_end_ = snd_nxt_;
     }
+    if (snd_una_ == snd_max_)
+        progress_ = call.now;
     snd_max_ = max(snd_max_, snd_nxt_);
     last_data_sent_ = call.now;
     if (timer_ != Timer::kRetransmit)
@@ -287,6 +331,7 @@ void Connection::start_timer(Timer timer, Time delay, Call& call)
 {
     timer_ = timer;
     deadline_ = call.now + delay;
+    bound_deadline();
 }
 
 void Connection::stop_timer()

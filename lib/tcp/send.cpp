@@ -22,8 +22,10 @@ void Connection::acknowledged(const Segment& segment, Call& call)
 {
     if (segment.ack < snd_una_)
         return;
-    if (timer_ == Timer::kPersist && !orphan_)
+    if (timer_ == Timer::kPersist && !orphan_) {
+        progress_ = call.now;
         tries_ = 0; // a probe was answered: an application is not cut off (RFC 9293 3.8.6.1)
+    }
     if (segment.ack > snd_una_) {
         acknowledged_new(segment, call);
     } else if (duplicate_ack(segment) &&
@@ -45,6 +47,7 @@ void Connection::acknowledged_new(const Segment& segment, Call& call)
     snd_una_ = segment.ack;
     snd_nxt_ = max(snd_nxt_, snd_una_);
     tries_ = 0;
+    progress_ = call.now;
 
     const std::uint32_t flight = distance(snd_una_, snd_max_);
     retransmit_now_ = congestion_.acked(snd_una_, bytes, flight);

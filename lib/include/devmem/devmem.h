@@ -533,6 +533,26 @@ DEVMEM_API int devmem_connect(struct devmem_shard* shard, const struct devmem_en
 DEVMEM_API int devmem_conn_endpoints(const struct devmem_shard* shard, devmem_conn_t conn,
                                      struct devmem_endpoint* local, struct devmem_endpoint* remote);
 
+/** How long a connection waits for its peer. Zero-initialise; a zero field takes its default. */
+struct devmem_conn_config {
+    size_t size;           /**< sizeof(struct devmem_conn_config) */
+    uint32_t keepalive_ms; /**< after so long a silence the peer is asked whether it is there
+                                (RFC 9293 3.8.4, which has two hours in mind); 0: never */
+    uint32_t keepalive_interval_ms; /**< between probes that are not answered; 75,000 */
+    uint32_t keepalive_probes;      /**< not answered, after which the connection is over; 9 */
+    uint32_t user_timeout_ms;       /**< how long sent bytes, a SYN or a FIN may be unacknowledged
+                                         (RFC 5482, this side's part); 0: 15 retransmissions, 6 of a SYN.
+                                         A peer that keeps its window closed and says so is waited for */
+};
+
+/**
+ * Set how long a connection waits, from its beginning on or any time later. When it has waited
+ * enough it is over, with -ETIMEDOUT.
+ * @return 0; -EBADF; -EINVAL wrong size.
+ */
+DEVMEM_API int devmem_conn_set(struct devmem_shard* shard, devmem_conn_t conn,
+                               const struct devmem_conn_config* config);
+
 /** devmem_token.flags */
 #define DEVMEM_TOKEN_HOST 0x1u /**< the bytes arrived in host memory; `region` is readable */
 

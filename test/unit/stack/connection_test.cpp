@@ -116,3 +116,31 @@ TEST(Connection, BothWays)
     EXPECT_EQ(bytes_of(token), (std::vector<std::uint8_t>{'p', 'o', 'n', 'g', '!'}));
     ASSERT_EQ(devmem_token_return(&token, 1), 1);
 }
+
+TEST(Connection, SilentPeerIsNoticed)
+{
+    for (const bool keepalive : {true, false}) {
+        WirePair wires({}, {});
+        devmem_conn_t client = 0, server = 0;
+        ASSERT_TRUE(wires.establish(80, &client, &server));
+        devmem_conn_config config{};
+        EXPECT_EQ(devmem_conn_set(wires.a.shard, client, &config), -EINVAL);
+        config.size = sizeof(config);
+        EXPECT_EQ(devmem_conn_set(wires.a.shard, ~devmem_conn_t{0}, &config), -EBADF);
+        config.keepalive_ms = keepalive ? 100 : 0;
+        config.keepalive_interval_ms = 50;
+        config.keepalive_probes = 2;
+        config.user_timeout_ms = keepalive ? 0 : 200;
+        ASSERT_EQ(devmem_conn_set(wires.a.shard, client, &config), 0);
+        devmem_event event;
+        EXPECT_FALSE(wires.run_until(
+            [&] { return WirePair::take(wires.a, DEVMEM_EVENT_CLOSED, &event); }, 0.5))
+            << "it answers";
+        wires.cut = true;
+        ASSERT_EQ(devmem_send(wires.a.shard, client, "x", keepalive ? 0 : 1), keepalive ? 0 : 1);
+        ASSERT_TRUE(wires.run_until(
+            [&] { return WirePair::take(wires.a, DEVMEM_EVENT_CLOSED, &event); }, 2));
+        EXPECT_EQ(event.error, -ETIMEDOUT);
+        EXPECT_EQ(devmem_close(wires.a.shard, client), 0);
+    }
+}

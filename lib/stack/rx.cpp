@@ -29,6 +29,8 @@ std::uint32_t lcore_slot()
 constexpr std::uint8_t kGroupAddress = 0x01;
 /// RFC 9293 3.1: IPPROTO_TCP.
 constexpr std::uint8_t kProtocolTcp = 6;
+/// What tells the first segment of a connection from others.
+constexpr std::uint8_t kOpening = tcp::kSyn | tcp::kAck | tcp::kRst | tcp::kFin;
 
 /// Whether an address may be a sender's (RFC 1122 3.2.1.3, RFC 4291 2.7): a segment from any other
 /// is not answered (RFC 9293 3.9.2.3, MUST-63).
@@ -338,7 +340,15 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
     };
 
     const FlowKey key{packet.src, packet.dst, packet.src_port, packet.dst_port};
-    const std::uint32_t slot = flows_->find(flows_->hash(key), key);
+    std::uint32_t slot = flows_->find(flows_->hash(key), key);
+    if (slot != FlowTable::kNotFound && (segment.flags & kOpening) == tcp::kSyn) [[unlikely]] {
+        flush_pending(); // it may end the connection
+        slot = flows_->find(flows_->hash(key), key);
+        if (slot != FlowTable::kNotFound && reopen(slot, packet, segment)) {
+            put_runs(begin, end);
+            return;
+        }
+    }
     if (slot == FlowTable::kNotFound) [[unlikely]] {
         flush_pending();
         segment.payload = std::span(runs_buffer_).subspan(begin, end - begin);
@@ -359,8 +369,8 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
         p.segment.flags |= segment.flags;
         return;
     }
-    if (pending_.slot != kNoSlot) {
-        flush_pending();
+    flush_pending();
+    if (begin != 0) {
         std::copy(runs_buffer_.begin() + begin, runs_buffer_.begin() + end, runs_buffer_.begin());
         end -= begin;
     }
@@ -408,7 +418,6 @@ bool devmem_shard::no_connection(const wire::Packet& packet, const tcp::Segment&
         return false;
     }
     if (Listener* const listener = listener_for(packet); listener != nullptr) {
-        constexpr std::uint8_t kOpening = tcp::kSyn | tcp::kAck | tcp::kRst | tcp::kFin;
         if ((segment.flags & kOpening) == tcp::kSyn) {
             open_passive(*listener, packet, segment);
             return false;
@@ -453,6 +462,27 @@ std::uint32_t devmem_shard::admit(Listener& listener, const wire::Flow& flow)
     return index;
 }
 
+/// Who has shown nothing but a source address gets at most half of the slots.
+bool devmem_shard::has_room(const Listener& listener) const
+{
+    return listener.pending < listener.backlog && half_open_ < (connections_ + 1) / 2;
+}
+
+void devmem_shard::open(std::uint32_t index, const wire::Packet& packet,
+                        const tcp::Segment& segment, tcp::Seq iss)
+{
+    // Data on a SYN may be ignored: it is sent again (RFC 9293 3.4 leaves keeping it to us).
+    tcp::Segment syn = segment;
+    syn.len = 0;
+    syn.payload = {};
+    const bool timestamps = stack_.tcp.timestamps && packet.options.timestamps;
+    Slot& slot = slots_[index];
+    act(index, slot.tcp.open_passive(syn, iss, announced_mss(packet.src.family, timestamps),
+                                     largest_mss(packet.src.family),
+                                     isn_.timestamp_offset(name_of(slot.flow)),
+                                     &returns_->by_connection[index], now_, ctx_));
+}
+
 void devmem_shard::open_passive(Listener& listener, const wire::Packet& packet,
                                 const tcp::Segment& segment)
 {
@@ -462,25 +492,40 @@ void devmem_shard::open_passive(Listener& listener, const wire::Packet& packet,
     }
     const wire::Flow flow{packet.dst,      packet.src, packet.dst_port,
                           packet.src_port, stack_.mac, packet.src_mac};
-    const bool timestamps = stack_.tcp.timestamps && packet.options.timestamps;
-    const std::uint16_t mss = announced_mss(packet.src.family, timestamps);
     const tcp::FlowName name = name_of(flow);
-    const std::uint32_t offset = isn_.timestamp_offset(name);
-    // Who has shown nothing but a source address gets at most half of the slots.
-    const bool full = listener.pending >= listener.backlog || half_open_ >= (connections_ + 1) / 2;
-    const std::uint32_t index = full ? kNoSlot : admit(listener, flow);
-    if (index == kNoSlot) {
-        stats_.syn_cookies_sent++;
-        tx_segment(flow, cookies_.answer(segment, name, mss, offset, now_, stack_.tcp));
+    const std::uint32_t index = has_room(listener) ? admit(listener, flow) : kNoSlot;
+    if (index != kNoSlot) {
+        open(index, packet, segment, isn_.isn(name, now_));
         return;
     }
-    // Data on a SYN may be ignored: it is sent again (RFC 9293 3.4 leaves keeping it to us).
-    tcp::Segment syn = segment;
-    syn.len = 0;
-    syn.payload = {};
-    act(index, slots_[index].tcp.open_passive(syn, isn_.isn(name, now_), mss,
-                                              largest_mss(packet.src.family), offset,
-                                              &returns_->by_connection[index], now_, ctx_));
+    stats_.syn_cookies_sent++;
+    const bool timestamps = stack_.tcp.timestamps && packet.options.timestamps;
+    tx_segment(flow, cookies_.answer(segment, name, announced_mss(packet.src.family, timestamps),
+                                     isn_.timestamp_offset(name), now_, stack_.tcp));
+}
+
+/// A SYN for a connection that is there: it may be in TIME-WAIT, and make room for the next (RFC
+/// 6191). Not by cookie, whose ISS may lie in the old one's numbers.
+/// @return false: the SYN is for the connection that is there
+bool devmem_shard::reopen(std::uint32_t old, const wire::Packet& packet,
+                          const tcp::Segment& segment)
+{
+    tcp::Connection& tcp = slots_[old].tcp;
+    Listener* const listener = listener_for(packet);
+    if (listener == nullptr || !has_room(*listener) || free_.empty() ||
+        !tcp.gives_way(segment, stack_.tcp))
+        return false;
+    // RFC 9293 3.4.1: after every number the old one used. The clock alone is not, after a fast
+    // one; 64 KiB more are beyond what a window without scaling can hold.
+    constexpr std::uint32_t kBeyond = 1u << 16;
+    const wire::Flow flow{packet.dst,      packet.src, packet.dst_port,
+                          packet.src_port, stack_.mac, packet.src_mac};
+    const tcp::Seq iss = max(isn_.isn(name_of(flow), now_), tcp.sequence_end() + kBeyond);
+    current_ = &slots_[old];
+    act(old, tcp.give_way(now_, ctx_));
+    stats_.time_wait_reused++;
+    open(admit(*listener, flow), packet, segment, iss);
+    return true;
 }
 
 /// @param taken the engine has the payload

@@ -144,6 +144,11 @@ private:
     void flush_pending();
     void count_drop(devmem::wire::Verdict verdict);
     bool no_connection(const devmem::wire::Packet& packet, const devmem::tcp::Segment& segment);
+    bool reopen(std::uint32_t slot, const devmem::wire::Packet& packet,
+                const devmem::tcp::Segment& segment);
+    bool has_room(const Listener& listener) const;
+    void open(std::uint32_t slot, const devmem::wire::Packet& packet,
+              const devmem::tcp::Segment& segment, devmem::tcp::Seq iss);
     Listener* listener_for(const devmem::wire::Packet& packet);
     void open_passive(Listener& listener, const devmem::wire::Packet& packet,
                       const devmem::tcp::Segment& segment);

@@ -63,6 +63,26 @@ Actions Connection::open_cookie(const Segment& ack, const wire::TcpOptions& opti
     return process_any(ack, now, ctx);
 }
 
+bool Connection::gives_way(const Segment& syn, const Config& config) const
+{
+    if (state_ != State::kTimeWait || (syn.flags & (kSyn | kAck | kRst | kFin)) != kSyn)
+        return false;
+    const bool timestamps = config.timestamps && syn.options->timestamps;
+    if (!timestamps)
+        return syn.seq >= rcv_nxt_;
+    if (!timestamps_ok_)
+        return true; // what is old has none, and will be dropped
+    const Seq value(syn.options->ts_val), last(ts_recent_);
+    return value > last || (value == last && syn.seq >= rcv_nxt_);
+}
+
+Actions Connection::give_way(Time now, Context& ctx)
+{
+    Call call{now, ctx};
+    finish(0, call);
+    return call.actions;
+}
+
 Actions Connection::open_active(Seq iss, std::uint16_t mss, std::uint16_t send_mss,
                                 std::uint32_t ts_offset, const std::atomic<std::uint32_t>* returned,
                                 Time now, Context& ctx)

@@ -171,6 +171,14 @@ public:
     Actions open_active(Seq iss, std::uint16_t mss, std::uint16_t send_mss, std::uint32_t ts_offset,
                         const std::atomic<std::uint32_t>* returned, Time now, Context& ctx);
 
+    /// Whether this connection, in TIME-WAIT, is to make room for the one that `syn` asks for (RFC
+    /// 6191 2): nothing of the old one could be taken for the new one's. If so, give_way() ends it,
+    /// and the new ISS is to be after sequence_end().
+    bool gives_way(const Segment& syn, const Config& config) const;
+    Actions give_way(Time now, Context& ctx);
+    /// One past the last number sent.
+    Seq sequence_end() const { return snd_max_; }
+
     /// A segment arrives (RFC 9293 3.10.7). Every fragment of its payload is owned by the engine
     /// from here on: kept, or given to Sink::release().
     Actions process(const Segment& segment, Time now, Context& ctx)

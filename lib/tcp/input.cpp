@@ -14,8 +14,11 @@ namespace {
 /// A timestamp older than this says nothing: the peer's clock may have wrapped (RFC 7323 5.5).
 constexpr Time kTimestampOutdated = Time{24} * 24 * 3600 * 1'000'000;
 
-/// ACKs that answer what may be forged or may be answered in turn: at most so many in that time,
-/// per connection (RFC 5961 7; a counter shared by connections would be a side channel).
+/// ACKs that answer what may be forged or may be answered in turn: at most so many in that time
+/// (RFC 5961 7). Each connection has its own count. One for all would tell an attacker who spends
+/// what is left of it on a connection of his own whether his guess at another's numbers had cost
+/// one (CVE-2016-5696); a bound on all of them together there need not be, for each answers a
+/// segment that came, and is no longer.
 constexpr std::uint8_t kChallenges = 10;
 constexpr Time kChallengeTime = 5'000'000;
 

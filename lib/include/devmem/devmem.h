@@ -646,6 +646,7 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
     X(conn_failed, "connections that ended with an error")                                         \
     X(syn_cookies_sent, "SYNs answered with a cookie: no room for the half-open connection")       \
     X(syn_cookies_accepted, "connections that were opened by a cookie coming back")                \
+    X(time_wait_reused, "connections in TIME-WAIT that made room for the next (RFC 6191)")         \
     X(window_limited, "window updates held back: the pool cannot back more")                       \
     X(drop_truncated, "frame shorter than its headers say")                                        \
     X(drop_ethertype, "not IPv4, IPv6 or ARP")                                                     \

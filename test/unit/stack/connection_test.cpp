@@ -7,6 +7,7 @@
 
 #include <cerrno>
 
+using namespace devmem;
 using namespace devmem::test;
 
 TEST(Connection, ClosedPortRefuses)
@@ -143,4 +144,66 @@ TEST(Connection, SilentPeerIsNoticed)
         EXPECT_EQ(event.error, -ETIMEDOUT);
         EXPECT_EQ(devmem_close(wires.a.shard, client), 0);
     }
+}
+
+// The same four-tuple again, while the first connection is in TIME-WAIT at the listener's end.
+TEST(Connection, TimeWaitMakesRoomForTheNext)
+{
+    WirePair wires({}, {});
+    wires.listen(80);
+    wire::Flow flow{};
+    flow.src = {4, {10, 0, 0, 1}};
+    flow.dst = {4, {10, 0, 0, 2}};
+    flow.src_port = 4000;
+    flow.dst_port = 80;
+    flow.src_mac = {2, 0, 0, 0, 0, 99};
+    flow.dst_mac = {2, 0, 0, 0, 0, 2};
+    constexpr std::uint8_t kFin = 1, kSyn = 2, kAck = 16;
+    wire::Packet packet;
+    // Send and look at what comes back.
+    const auto exchange = [&](std::uint32_t seq, std::uint32_t ack, std::uint8_t flags,
+                              std::uint32_t tsval) {
+        wire::TcpOptions options;
+        options.timestamps = true;
+        options.ts_val = tsval;
+        options.ts_ecr = (flags & kAck) != 0 ? packet.options.ts_val : 0;
+        ASSERT_TRUE(wires.inject(wires.b, flow, {seq, ack, 65535, flags}, options));
+        devmem_event events[4];
+        for (int i = 0; i < 3; i++)
+            devmem_shard_poll(wires.b.shard, events, 4, nullptr);
+        void* item = nullptr;
+        while (rte_ring_dequeue(wires.b.tx, &item) == 0) {
+            auto* m = static_cast<rte_mbuf*>(item);
+            const std::uint8_t* bytes = rte_pktmbuf_mtod(m, const std::uint8_t*);
+            EXPECT_EQ(
+                wire::parse({bytes, rte_pktmbuf_data_len(m)}, rte_pktmbuf_pkt_len(m), &packet),
+                wire::Verdict::kOk);
+            rte_pktmbuf_free(m);
+        }
+    };
+    std::uint32_t last = 0;
+    for (std::uint32_t round = 0; round < 5; round++) {
+        const std::uint32_t isn =
+            0x80000000u - round * 0x10000000; // numbers go back, time does not
+        const std::uint32_t ts = 1000 + 10 * round;
+        exchange(isn, 0, kSyn, ts);
+        ASSERT_EQ(packet.flags, kSyn | kAck) << round;
+        ASSERT_EQ(packet.ack, isn + 1);
+        const std::uint32_t iss = packet.seq;
+        EXPECT_TRUE(round == 0 || static_cast<std::int32_t>(iss - last) > 0) << "RFC 9293 3.4.1";
+        exchange(isn + 1, iss + 1, kAck, ts);
+        devmem_conn_t conn = 0;
+        ASSERT_EQ(devmem_accept(wires.b.shard, 0, &conn), 0) << round;
+        ASSERT_EQ(devmem_close(wires.b.shard, conn), 0); // our FIN first
+        exchange(isn + 1, iss + 1, kAck, ts + 1);
+        exchange(isn + 1, iss + 2, kFin | kAck, ts + 2);
+        ASSERT_EQ(packet.ack, isn + 2);
+        last = packet.seq;
+        exchange(isn - 1000, 0, kSyn, ts); // older than what was seen: stays
+        EXPECT_EQ(packet.flags, kAck);
+    }
+    devmem_shard_stats stats;
+    devmem_shard_stats_get(wires.b.shard, &stats);
+    EXPECT_EQ(stats.time_wait_reused, 4u);
+    EXPECT_EQ(stats.conn_opened, 5u);
 }

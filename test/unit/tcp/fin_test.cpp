@@ -177,6 +177,79 @@ TEST_F(FinTest, TimeWaitAnswersARepeatedFinAndStartsAgain)
     EXPECT_EQ(conn.state(), State::kClosed);
 }
 
+/// In TIME-WAIT: both FINs are acknowledged, RCV.NXT is 1.
+class TimeWaitTest : public TcpTest {
+protected:
+    void wait()
+    {
+        establish();
+        conn.shutdown(now, ctx);
+        poll();
+        in({.seq = 0, .flags = kAck | kFin, .ack = 1, .tsval = 6000});
+        ASSERT_EQ(conn.state(), State::kTimeWait);
+        out.clear();
+    }
+    bool gives_way(std::uint32_t seq, std::optional<std::uint32_t> tsval,
+                   std::uint8_t flags = kSyn) const
+    {
+        wire::TcpOptions options;
+        options.timestamps = tsval.has_value();
+        options.ts_val = tsval.value_or(0);
+        return conn.gives_way({irs + seq, Seq(0), 65535, flags, 1, 0, {}, &options}, config);
+    }
+};
+
+// RFC 6191 2, case by case.
+TEST_F(TimeWaitTest, GivesWayToALaterTimestamp)
+{
+    wait();
+    EXPECT_TRUE(gives_way(0x90000000, 6001)) << "whatever its number";
+    EXPECT_TRUE(gives_way(1, 6000)) << "equal: the number decides";
+    EXPECT_FALSE(gives_way(0, 6000));
+    EXPECT_FALSE(gives_way(100, 5999));
+    EXPECT_TRUE(gives_way(1, {})) << "no timestamps now: the number decides";
+    EXPECT_FALSE(gives_way(0, {}));
+    for (const int flags : {kSyn | kAck, kSyn | kFin, kSyn | kRst, int{kAck}})
+        EXPECT_FALSE(gives_way(100, 7000, static_cast<std::uint8_t>(flags)));
+}
+
+TEST_F(TimeWaitTest, WithoutTimestampsOfItsOwn)
+{
+    timestamps = false;
+    wait();
+    EXPECT_TRUE(gives_way(0x90000000, 5)) << "what is old has no timestamps, and is dropped";
+    EXPECT_TRUE(gives_way(1, {}));
+    EXPECT_FALSE(gives_way(0, {}));
+}
+
+TEST_F(TimeWaitTest, NoOtherStateGivesWay)
+{
+    establish();
+    EXPECT_FALSE(gives_way(100, 7000));
+    fin(0);
+    EXPECT_FALSE(gives_way(100, 7000));
+    conn.shutdown(now, ctx);
+    poll();
+    EXPECT_FALSE(gives_way(100, 7000)) << "LAST-ACK";
+}
+
+TEST_F(TimeWaitTest, ASynThatDoesNotQualifyIsChallenged)
+{
+    wait();
+    in({.seq = 0, .flags = kSyn, .tsval = 5999});
+    EXPECT_EQ(last().flags, kAck);
+    EXPECT_EQ(conn.state(), State::kTimeWait);
+}
+
+TEST_F(TimeWaitTest, EndsWithoutError)
+{
+    wait();
+    EXPECT_TRUE(conn.give_way(now, ctx) & kClosed);
+    EXPECT_EQ(conn.error(), 0);
+    EXPECT_EQ(conn.sequence_end(), iss + 1);
+    EXPECT_EQ(conn.next_deadline(), kNever);
+}
+
 TEST_F(FinTest, OurFinIsRepeatedUntilAcknowledged)
 {
     conn.shutdown(now, ctx);

@@ -79,6 +79,54 @@ TEST_F(RstTest, ChallengesAreLimited)
     EXPECT_EQ(out.size(), 11u);
 }
 
+// CVE-2016-5696: what one connection is asked for does not show on another, whoever owns it.
+TEST_F(RstTest, AnothersChallengesDoNotShow)
+{
+    Harness other;
+    other.establish();
+    for (int i = 0; i < 1000; i++)
+        other.in({.seq = 1, .flags = kRst});
+    EXPECT_EQ(other.out.size(), 10u);
+    for (int i = 0; i < 100; i++)
+        in({.seq = 1, .flags = kRst});
+    EXPECT_EQ(out.size(), 10u);
+}
+
+// RFC 5961: 10^6 blind tries of each kind, none at RCV.NXT or with an acceptable ACK, over a
+// minute.
+TEST_F(RstTest, AMillionBlindTriesChangeNothing)
+{
+    Random random(3);
+    data(0, 500);
+    receive();
+    out.clear();
+    unsigned answers = 0;
+    for (int i = 0; i < 1'000'000; i++) {
+        now += 60;
+        std::uint32_t seq = random();
+        seq += seq == 500 ? 1 : 0;
+        // A guess of both numbers at once succeeds once in 2^32 windows of ACKs; it is not tried.
+        const std::uint32_t ack = 1 + (random() & 0x7fffffff);
+        switch (i % 3) {
+        case 0:
+            process({.seq = seq, .flags = kRst});
+            break;
+        case 1:
+            process({.seq = seq, .flags = kSyn});
+            break;
+        default:
+            process({.seq = seq, .len = 1, .ack = ack});
+        }
+        poll();
+        answers += static_cast<unsigned>(out.size());
+        out.clear();
+    }
+    EXPECT_EQ(conn.state(), State::kEstablished);
+    data(500, 500);
+    EXPECT_EQ(receive(), 500u);
+    EXPECT_LT(answers, 400'000u) << "text outside the window is answered, the rest by budget";
+}
+
 TEST_F(RstTest, AckOfWhatWasNotSentIsChallengedAndItsTextDropped)
 {
     in({.len = 100, .ack = 1});

@@ -111,11 +111,20 @@ void Connection::process_syn_sent(Arrival& in)
 
 /// Protection against wrapped sequence numbers, part of the first check (RFC 7323 5.3). RST is
 /// exempt.
+///
+/// Once timestamps were agreed on, a segment without one is dropped silently, as RFC 7323 3.2 says
+/// it SHOULD be. Linux takes it, for the sake of middleboxes that strip options in mid-stream; but
+/// what an option's absence gets past PAWS is what PAWS is there to stop, and nothing is lost: the
+/// connection goes on (it MUST NOT be aborted), and a peer that never sends another timestamp times
+/// out as it would behind a path that lost its segments.
+///
+/// TS.Recent is not believed after 24 days (5.5): of a peer idle for so long the clock, at 1 ms a
+/// tick, may have gone half way round and seem to lie in the past.
 bool Connection::timestamp_ok(Arrival& in)
 {
     if (!timestamps_ok_ || in.has(kRst))
         return true;
-    if (!in.segment.options->timestamps) { // RFC 7323 3.2: dropped silently
+    if (!in.segment.options->timestamps) {
         in.ctx.counters.paws++;
         return false;
     }

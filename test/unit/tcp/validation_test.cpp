@@ -213,6 +213,31 @@ TEST_F(TimestampTest, SegmentsWithoutAreDroppedSilently)
     EXPECT_EQ(conn.state(), State::kClosed);
 }
 
+// RFC 7323 3.2: MUST NOT abort a connection because a segment lacks a timestamp.
+TEST_F(TimestampTest, SegmentsWithoutDoNotEndTheConnection)
+{
+    for (int i = 0; i < 1000; i++) {
+        in({.len = 100, .no_timestamp = true});
+        in({.len = 0, .flags = kAck | kFin, .no_timestamp = true});
+        in({.flags = kSyn, .tsval = 1});
+    }
+    EXPECT_EQ(conn.state(), State::kEstablished);
+    data(0, 100);
+    EXPECT_EQ(receive(), 100u);
+}
+
+// RFC 7323 5.5: what the peer's clock does in 24 days and more, at 1 ms a tick.
+TEST_F(TimestampTest, AClockThatWentHalfWayRoundWhileIdle)
+{
+    const Time day = Time{24} * 3600 * 1'000'000;
+    for (const Time days : {Time{25}, Time{30}, Time{49}, Time{60}}) {
+        now += days * day;
+        data(static_cast<std::uint32_t>(received), 100);
+        EXPECT_EQ(receive(), 100u) << days << " days";
+    }
+    EXPECT_EQ(counters.paws, 0u);
+}
+
 TEST_F(TimestampTest, AnInvalidAckDoesNotChangeTheEcho)
 {
     in({.len = 100, .ack = 77, .tsval = 7000});

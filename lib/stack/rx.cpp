@@ -13,6 +13,7 @@
 #include <rte_mbuf.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 using namespace devmem;
@@ -40,6 +41,22 @@ bool is_host(const wire::Ip& ip)
     if (ip.family == 4)
         return ip.bytes[0] != 0 && ip.bytes[0] < kMulticast4; // above it: class E and broadcast
     return ip.bytes[0] != kMulticast6 && ip != wire::Ip{.family = 6};
+}
+
+/// Port unreachable (RFC 792, RFC 4443 3.1).
+bool refuses(const wire::Unreachable& error)
+{
+    constexpr std::uint8_t kPort4 = 3, kPort6 = 4;
+    return error.code == (error.src.family == 4 ? kPort4 : kPort6);
+}
+
+/// Hard errors (RFC 1122 4.2.3.9, RFC 5461 2): besides those, no such protocol, and for IPv6
+/// administratively prohibited. Fragmentation needed is not among them, RFC 1122 notwithstanding:
+/// we let packets be fragmented, so nobody has reason to say so.
+bool is_hard(const wire::Unreachable& error)
+{
+    constexpr std::uint8_t kProtocol4 = 2, kProhibited6 = 1;
+    return refuses(error) || error.code == (error.src.family == 4 ? kProtocol4 : kProhibited6);
 }
 
 } // namespace
@@ -607,7 +624,9 @@ void devmem_shard::receive_icmp(std::span<const std::uint8_t> frame, const wire:
         if (slot != FlowTable::kNotFound) {
             flush_pending();
             current_ = &slots_[slot];
-            act(slot, slots_[slot].tcp.unreachable(-EHOSTUNREACH, now_, ctx_));
+            act(slot, slots_[slot].tcp.icmp_error(
+                          is_hard(unreachable), tcp::Seq(unreachable.seq),
+                          refuses(unreachable) ? -ECONNREFUSED : -EHOSTUNREACH, now_, ctx_));
         }
         return;
     }

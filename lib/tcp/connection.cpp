@@ -130,6 +130,7 @@ void Connection::establish(const Segment& segment, Call& call)
     snd_una_ = snd_nxt_ = snd_wl2_ = snd_max_;
     stop_timer();
     tries_ = 0;
+    soft_error_ = 0;
     congestion_.open(iss_, smss(), syn_lost_);
     if (syn_lost_)
         rtt_.restart_after_lost_syn();
@@ -166,6 +167,11 @@ void Connection::finish(int error, Call& call)
 {
     enter_closed(error, call);
     call.actions |= kClosed;
+}
+
+void Connection::time_out(Call& call)
+{
+    finish(soft_error_ != 0 ? soft_error_ : -ETIMEDOUT, call);
 }
 
 /// With a RST; it is over once that is out.
@@ -266,6 +272,18 @@ Actions Connection::unreachable(int error, Time now, Context& ctx)
     Call call{now, ctx};
     if (state_ == State::kSynSent)
         finish(error, call);
+    return call.actions;
+}
+
+Actions Connection::icmp_error(bool hard, Seq seq, int error, Time now, Context& ctx)
+{
+    Call call{now, ctx};
+    if (state_ == State::kClosed || seq < snd_una_ || seq >= snd_max_)
+        return kNothing;
+    if (hard && state_ == State::kSynSent)
+        finish(error, call);
+    else
+        soft_error_ = error;
     return call.actions;
 }
 

@@ -140,6 +140,7 @@ struct ColdState {
     Time challenge_since_;
     std::uint8_t challenges_;
     int error_;
+    int soft_error_; ///< why what is unacknowledged may be so
     SackList sack_;
 };
 
@@ -215,9 +216,12 @@ public:
     Actions abort(Time now, Context& ctx);
     /// Any time between opening and reset().
     void set_patience(const Patience& patience, Time now);
-    /// The network reports the peer cannot be reached. SYN-SENT fails at once (RFC 9293 3.9.2.2);
-    /// later states keep trying.
+    /// The next hop does not answer: SYN-SENT fails at once; later states keep trying.
     Actions unreachable(int error, Time now, Context& ctx);
+    /// An ICMP error quotes a segment of ours with the number `seq`. It counts only if that is in
+    /// flight (RFC 5927 4.1). A hard one ends SYN-SENT; once the peer has answered none ends
+    /// anything (RFC 5927 5.2). A connection that times out tells the last one.
+    Actions icmp_error(bool hard, Seq seq, int error, Time now, Context& ctx);
     /// Release every fragment still held and forget the send buffer: before the slot is reused.
     void reset(Context& ctx);
 
@@ -242,6 +246,7 @@ private:
     void queue_fin(Call& call);
     void enter_closed(int error, Call& call);
     void finish(int error, Call& call);
+    void time_out(Call& call);
     void reset_peer(Call& call);
     void release_queue(Context& ctx);
     bool may_receive() const { return state_ >= State::kEstablished && state_ <= State::kFinWait2; }

@@ -56,7 +56,7 @@ void Connection::keepalive(Call& call)
         return;
     }
     if (keepalives_ >= patience_.keepalive_probes) {
-        finish(-ETIMEDOUT, call);
+        time_out(call);
         return;
     }
     if (!send_segment(snd_una_ - 1, kAck, 0, call))
@@ -85,7 +85,7 @@ void Connection::retransmit_timeout(Call& call)
     const Config& config = call.ctx.config;
     const bool syn = state_ <= State::kSynReceived;
     if (out_of_patience(syn ? config.syn_retries : config.retries, call)) {
-        finish(-ETIMEDOUT, call);
+        time_out(call);
         return;
     }
     tries_++;
@@ -105,7 +105,7 @@ void Connection::persist_timeout(Call& call)
 {
     const Config& config = call.ctx.config;
     if (out_of_patience(config.retries, call)) {
-        finish(-ETIMEDOUT, call);
+        time_out(call);
         return;
     }
     if (send_next(true, call))

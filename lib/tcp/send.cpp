@@ -47,6 +47,7 @@ void Connection::acknowledged_new(const Segment& segment, Call& call)
     snd_una_ = segment.ack;
     snd_nxt_ = max(snd_nxt_, snd_una_);
     tries_ = 0;
+    soft_error_ = 0;
     progress_ = call.now;
 
     const std::uint32_t flight = distance(snd_una_, snd_max_);

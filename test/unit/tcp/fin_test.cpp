@@ -177,6 +177,44 @@ TEST_F(FinTest, TimeWaitAnswersARepeatedFinAndStartsAgain)
     EXPECT_EQ(conn.state(), State::kClosed);
 }
 
+// RFC 9293 3.6, figure 14, with data under way both ways and the first FINs lost.
+TEST_F(FinTest, SimultaneousCloseWithDataAndLoss)
+{
+    send("bye");
+    conn.shutdown(now, ctx);
+    poll();
+    out.clear(); // lost, all of it
+    fin(0, 100); // knows nothing of ours
+    EXPECT_EQ(conn.state(), State::kClosing);
+    EXPECT_EQ(last().ack, 101u);
+    EXPECT_EQ(receive(), 100u);
+    run_for(1'000'000);
+    while (!silent()) {
+        const Sent again = take();
+        EXPECT_EQ(again.ack, 101u);
+    }
+    in({.seq = 101, .ack = 3}); // the text, not the FIN
+    EXPECT_EQ(conn.state(), State::kClosing);
+    in({.seq = 101, .ack = 4});
+    EXPECT_EQ(conn.state(), State::kTimeWait);
+    run_for(config.time_wait);
+    EXPECT_EQ(conn.state(), State::kClosed);
+    EXPECT_EQ(conn.error(), 0);
+}
+
+TEST_F(FinTest, SimultaneousCloseInOneSegment)
+{
+    conn.shutdown(now, ctx);
+    poll();
+    in({.flags = kAck | kFin, .ack = 0});
+    EXPECT_EQ(conn.state(), State::kClosing);
+    in({.flags = kAck | kFin, .ack = 0}); // it has not heard of ours yet
+    EXPECT_EQ(conn.state(), State::kClosing);
+    in({.seq = 1, .flags = kRst});
+    EXPECT_EQ(conn.state(), State::kClosed);
+    EXPECT_EQ(conn.error(), 0);
+}
+
 /// In TIME-WAIT: both FINs are acknowledged, RCV.NXT is 1.
 class TimeWaitTest : public TcpTest {
 protected:

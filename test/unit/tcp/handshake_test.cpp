@@ -184,6 +184,89 @@ TEST_F(TcpTest, UnreachableEndsSynSentOnly)
     EXPECT_EQ(conn.error(), -EHOSTUNREACH);
 }
 
+// RFC 9293 3.9.2.2, MUST-56: unreachable net or host, or a failed source route, end nothing.
+TEST_F(TcpTest, SoftIcmpErrorsDoNotEndSynSent)
+{
+    connect();
+    take();
+    EXPECT_EQ(conn.icmp_error(false, iss - 1, -EHOSTUNREACH, now, ctx), kNothing);
+    EXPECT_EQ(conn.state(), State::kSynSent);
+    run_for(300'000'000);
+    EXPECT_TRUE(seen & kClosed);
+    EXPECT_EQ(conn.error(), -EHOSTUNREACH) << "SHLD-25: the reason is told in the end";
+}
+
+TEST_F(TcpTest, HardIcmpErrorsEndSynSentIfTheyQuoteTheSyn)
+{
+    connect();
+    for (const std::uint32_t wrong : {0u, 1u, 1000u, 0x80000000u, 0u - 2u})
+        EXPECT_EQ(conn.icmp_error(true, iss + wrong, -ECONNREFUSED, now, ctx), kNothing);
+    EXPECT_EQ(conn.state(), State::kSynSent);
+    EXPECT_EQ(conn.icmp_error(true, iss - 1, -ECONNREFUSED, now, ctx), kClosed);
+    EXPECT_EQ(conn.error(), -ECONNREFUSED);
+}
+
+// RFC 5927 5.2: in synchronized states hard errors are soft.
+TEST_F(EstablishedTest, NoIcmpErrorEndsAConnection)
+{
+    EXPECT_EQ(conn.icmp_error(true, iss, -ECONNREFUSED, now, ctx), kNothing) << "nothing in flight";
+    send("x");
+    EXPECT_EQ(conn.icmp_error(true, iss, -ECONNREFUSED, now, ctx), kNothing);
+    EXPECT_EQ(conn.state(), State::kEstablished);
+    in({.ack = 1});
+    send("y"); // got through: the error is of the past
+    run_for(Time{3600} * 1'000'000);
+    EXPECT_EQ(conn.error(), -ETIMEDOUT);
+}
+
+TEST_F(EstablishedTest, ATimeoutTellsTheIcmpErrorThatExplainsIt)
+{
+    send("x");
+    conn.icmp_error(false, iss, -EHOSTUNREACH, now, ctx);
+    run_for(Time{3600} * 1'000'000);
+    EXPECT_EQ(conn.error(), -EHOSTUNREACH);
+}
+
+TEST_F(TcpTest, NoIcmpErrorEndsAHalfOpenConnection)
+{
+    send_syn();
+    poll();
+    conn.icmp_error(true, iss - 1, -ECONNREFUSED, now, ctx);
+    EXPECT_EQ(conn.state(), State::kSynReceived);
+    in({});
+    EXPECT_EQ(conn.state(), State::kEstablished);
+}
+
+// Both SYNs cross, are lost, and cross again; data follows at once (RFC 9293 3.5, figure 7).
+TEST_F(TcpTest, SimultaneousOpenWithLoss)
+{
+    connect();
+    take(); // lost
+    in({.seq = UINT32_MAX, .flags = kSyn});
+    EXPECT_EQ(conn.state(), State::kSynReceived);
+    EXPECT_EQ(take().flags, kSyn | kAck); // lost
+    run_for(1'000'000);
+    EXPECT_EQ(take().flags, kSyn | kAck);
+    in({.seq = UINT32_MAX, .flags = kSyn}); // the peer's goes again, too
+    EXPECT_EQ(take().flags, kSyn | kAck);
+    EXPECT_EQ(conn.state(), State::kSynReceived);
+    in({.seq = UINT32_MAX, .flags = kSyn | kAck});
+    EXPECT_EQ(conn.state(), State::kEstablished);
+    EXPECT_TRUE(seen & kConnected);
+    data(0, 500);
+    EXPECT_EQ(receive(), 500u);
+    EXPECT_EQ(send("x"), 1);
+    EXPECT_EQ(last().payload, "x");
+}
+
+TEST_F(TcpTest, SimultaneousOpenThatIsRefused)
+{
+    connect();
+    in({.seq = UINT32_MAX, .flags = kSyn});
+    in({.seq = 0, .flags = kRst});
+    EXPECT_EQ(conn.error(), -ECONNREFUSED) << "3.10.7.4: an active OPEN is told";
+}
+
 TEST_F(EstablishedTest, UnreachableIsSoftOnceEstablished)
 {
     EXPECT_EQ(conn.unreachable(-EHOSTUNREACH, now, ctx), kNothing);

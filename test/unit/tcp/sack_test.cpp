@@ -73,6 +73,38 @@ TEST_F(SackTest, PartlyOldSegment)
     EXPECT_EQ(ack.sack, (Blocks{{100, 200}}));
 }
 
+// RFC 2883 4.2.3: of several duplicate parts of a segment the first is reported.
+TEST_F(SackTest, TwoDuplicatePartsInOneSegment)
+{
+    data(1'000, 500);
+    data(2'000, 500);
+    out.clear();
+    data(1'000, 1'500);
+    const Sent ack = last();
+    ASSERT_EQ(ack.sack.size(), 2u);
+    EXPECT_EQ(ack.sack[0], std::pair(1'000u, 1'500u));
+    EXPECT_EQ(ack.sack[1], std::pair(1'000u, 2'500u));
+}
+
+// RFC 2883 4: a D-SACK is for the segment that asked for the ACK, and does not come again.
+TEST_F(SackTest, DuplicateBelowAnIslandPrecedesIt)
+{
+    data(0, 500);
+    data(1'000, 500);
+    out.clear();
+    data(0, 500);
+    const Sent ack = last();
+    EXPECT_EQ(ack.ack, 500u);
+    ASSERT_EQ(ack.sack.size(), 2u);
+    EXPECT_EQ(ack.sack[0], std::pair(0u, 500u));
+    EXPECT_EQ(ack.sack[1], std::pair(1'000u, 1'500u));
+    data(2'000, 500);
+    const Sent next = last();
+    ASSERT_EQ(next.sack.size(), 2u);
+    EXPECT_EQ(next.sack[0], std::pair(2'000u, 2'500u));
+    EXPECT_EQ(next.sack[1], std::pair(1'000u, 1'500u));
+}
+
 TEST_F(SackTest, FinAheadOfAGapIsReportedWithItsData)
 {
     fin(100, 100);

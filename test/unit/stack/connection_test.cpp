@@ -5,7 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <span>
+#include <vector>
 
 using namespace devmem;
 using namespace devmem::test;
@@ -206,4 +209,66 @@ TEST(Connection, TimeWaitMakesRoomForTheNext)
     devmem_shard_stats_get(wires.b.shard, &stats);
     EXPECT_EQ(stats.time_wait_reused, 4u);
     EXPECT_EQ(stats.conn_opened, 5u);
+}
+
+// An ICMP error reaches the connection it is about, by what it quotes (RFC 792, RFC 5927).
+TEST(Connection, IcmpPortUnreachableRefuses)
+{
+    WirePair wires({}, {});
+    devmem_conn_t client = 0, server = 0;
+    ASSERT_TRUE(wires.establish(80, &client, &server)); // each knows the other's MAC
+    const devmem_endpoint remote{wires.b.addr, 81};
+    ASSERT_EQ(devmem_connect(wires.a.shard, &remote, &client), 0);
+    devmem_event events[4];
+    std::vector<std::uint8_t> syn;
+    for (int i = 0; i < 10 && syn.empty(); i++) {
+        devmem_shard_poll(wires.a.shard, events, 4, nullptr);
+        void* item = nullptr;
+        if (rte_ring_dequeue(wires.a.tx, &item) == 0) {
+            auto* m = static_cast<rte_mbuf*>(item);
+            const auto* bytes = rte_pktmbuf_mtod(m, const std::uint8_t*);
+            syn.assign(bytes, bytes + rte_pktmbuf_data_len(m));
+            rte_pktmbuf_free(m);
+        }
+    }
+    ASSERT_GE(syn.size(), 14u + 20 + 20);
+
+    // Ethernet and IPv4 back, then type 3 and the head of the SYN's packet.
+    constexpr std::size_t kEthernet = 14, kIp = 20, kIcmp = 8, kQuote = 28;
+    const auto message = [&](std::uint8_t code, std::uint8_t number_off) {
+        std::vector<std::uint8_t> frame(kEthernet + kIp + kIcmp + kQuote);
+        std::copy_n(&syn[6], 6, &frame[0]);
+        std::copy_n(&syn[0], 6, &frame[6]);
+        frame[12] = 0x08;
+        std::uint8_t* ip = &frame[kEthernet];
+        ip[0] = 0x45;
+        ip[3] = kIp + kIcmp + kQuote;
+        ip[8] = 64;
+        ip[9] = 1;
+        std::copy_n(&syn[kEthernet + 16], 4, &ip[12]);
+        std::copy_n(&syn[kEthernet + 12], 4, &ip[16]);
+        std::uint8_t* icmp = ip + kIp;
+        icmp[0] = 3;
+        icmp[1] = code;
+        std::copy_n(&syn[kEthernet], kQuote, icmp + kIcmp);
+        icmp[kIcmp + kIp + 4] = static_cast<std::uint8_t>(icmp[kIcmp + kIp + 4] + number_off);
+        const auto sum = [](std::uint8_t* at, std::span<const std::uint8_t> bytes) {
+            const std::uint16_t value = wire::checksum_fold(wire::checksum_add(0, bytes));
+            at[0] = static_cast<std::uint8_t>(value >> 8);
+            at[1] = static_cast<std::uint8_t>(value);
+        };
+        sum(ip + 10, {ip, kIp});
+        sum(icmp + 2, {icmp, kIcmp + kQuote});
+        return frame;
+    };
+    constexpr std::uint8_t kHost = 1, kPort = 3;
+    wires.cut = true;
+    devmem_event event;
+    const auto closed = [&] { return WirePair::take(wires.a, DEVMEM_EVENT_CLOSED, &event); };
+    ASSERT_TRUE(wires.inject(wires.a, message(kPort, 1)));
+    ASSERT_TRUE(wires.inject(wires.a, message(kHost, 0)));
+    EXPECT_FALSE(wires.run_until(closed, 0.1)) << "a wrong number; a soft error";
+    ASSERT_TRUE(wires.inject(wires.a, message(kPort, 0)));
+    ASSERT_TRUE(wires.run_until(closed, 1));
+    EXPECT_EQ(event.error, -ECONNREFUSED);
 }

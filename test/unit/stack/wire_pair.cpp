@@ -134,8 +134,7 @@ WirePair::~WirePair()
     rte_mempool_free(forged_);
 }
 
-bool WirePair::inject(End& to, const wire::Flow& flow, const wire::TcpHeader& tcp,
-                      const wire::TcpOptions& options, std::span<const std::uint8_t> payload)
+bool WirePair::inject(End& to, std::span<const std::uint8_t> frame)
 {
     if (forged_ == nullptr)
         forged_ = rte_pktmbuf_pool_create("forged", 2 * kRing - 1, 256, 0,
@@ -143,16 +142,22 @@ bool WirePair::inject(End& to, const wire::Flow& flow, const wire::TcpHeader& tc
     rte_mbuf* m = rte_pktmbuf_alloc(forged_);
     if (m == nullptr)
         return false;
-    auto* out = rte_pktmbuf_mtod(m, std::uint8_t*);
-    const std::size_t headers =
-        wire::write_tcp({out, rte_pktmbuf_tailroom(m)}, flow, tcp, options, payload, {}, 0);
-    std::copy(payload.begin(), payload.end(), out + headers);
-    m->data_len = static_cast<std::uint16_t>(headers + payload.size());
+    std::copy(frame.begin(), frame.end(), rte_pktmbuf_mtod(m, std::uint8_t*));
+    m->data_len = static_cast<std::uint16_t>(frame.size());
     m->pkt_len = m->data_len;
     if (rte_ring_enqueue(to.rx, m) == 0)
         return true;
     rte_pktmbuf_free(m);
     return false;
+}
+
+bool WirePair::inject(End& to, const wire::Flow& flow, const wire::TcpHeader& tcp,
+                      const wire::TcpOptions& options, std::span<const std::uint8_t> payload)
+{
+    std::array<std::uint8_t, 2048> frame;
+    const std::size_t headers = wire::write_tcp(frame, flow, tcp, options, payload, {}, 0);
+    std::copy(payload.begin(), payload.end(), &frame[headers]);
+    return inject(to, std::span(frame).first(headers + payload.size()));
 }
 
 void WirePair::carry(rte_ring* from, rte_ring* to)

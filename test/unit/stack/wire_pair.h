@@ -70,7 +70,8 @@ public:
 
     void destroy(End& end);
 
-    /// Give an end a segment that nobody sent. @return false: it did not fit.
+    /// Give an end a frame, or a segment, that nobody sent. @return false: it did not fit.
+    bool inject(End& to, std::span<const std::uint8_t> frame);
     bool inject(End& to, const wire::Flow& flow, const wire::TcpHeader& tcp,
                 const wire::TcpOptions& options, std::span<const std::uint8_t> payload = {});
 

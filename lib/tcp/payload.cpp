@@ -21,9 +21,21 @@ Payload::~Payload()
 
 std::uint32_t Payload::fragments() const
 {
-    std::uint32_t sum = cur_.count;
+    std::uint32_t sum = 0;
+    std::uint32_t bytes = left_;
+    const auto add = [&](const Run& run) {
+        if (bytes >= run.len) {
+            sum += run.count;
+            bytes -= run.len;
+        } else if (bytes != 0) {
+            const std::uint32_t size = store_.fragment_bytes(run.first);
+            sum += (run.off + bytes + size - 1) / size;
+            bytes = 0;
+        }
+    };
+    add(cur_);
     for (const Run& run : rest_)
-        sum += run.count;
+        add(run);
     return sum;
 }
 

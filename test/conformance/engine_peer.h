@@ -42,7 +42,7 @@ public:
     std::string leaks() override;
 
 private:
-    static constexpr std::uint32_t kFragmentBytes = 2048;
+    static constexpr std::uint32_t kFragmentBytes = 1000;
     static constexpr std::uint32_t kFragments = 4096;
 
     struct Slot {

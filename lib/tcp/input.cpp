@@ -178,7 +178,7 @@ void Connection::repeat_syn_ack(Arrival& in)
 void Connection::refuse_sequence(Arrival& in)
 {
     const bool old = in.length() != 0 && in.seq + in.length() <= rcv_nxt_;
-    if (!old) {
+    if (in.seq + in.length() > rcv_nxt_) {
         in.ctx.counters.out_of_window++;
     } else if (!in.payload.empty()) {
         in.ctx.counters.duplicate_bytes += in.payload.left();

@@ -28,7 +28,7 @@ public:
     Seq end() const { return seq_ + left_; }     ///< one past the last
     std::uint32_t left() const { return left_; } ///< bytes still to be taken
     bool empty() const { return left_ == 0; }
-    std::uint32_t fragments() const;             ///< that hold them
+    std::uint32_t fragments() const; ///< that hold them
 
     /// Want no byte from `end` on.
     void truncate(Seq end);

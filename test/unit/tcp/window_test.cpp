@@ -273,6 +273,15 @@ TEST_F(WindowTest, ZeroWindowProbesAreAnsweredAndTheirAckCounts)
     EXPECT_EQ(conn.next_deadline(), kNever) << "nothing is left to be retransmitted";
 }
 
+TEST_F(WindowTest, ProbesWithoutTextAreAnsweredAndNothingWasDropped)
+{
+    establish();
+    out.clear();
+    in({.seq = UINT32_MAX});
+    EXPECT_EQ(take().ack, 0u);
+    EXPECT_EQ(counters.out_of_window, 0u);
+}
+
 TEST_F(WindowTest, CreditGoesBackWhenThePeerIsDone)
 {
     establish();

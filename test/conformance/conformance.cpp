@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// conformance [--peer=engine|kernel] [--jobs=N] SCRIPT.pkt...
+// conformance [--peer=engine|kernel|PLUGIN.so] [--jobs=N] SCRIPT.pkt...
 // Plays each script and prints PASS, FAIL or SKIP with its name: status 0, 1, or 77 if all was
 // skipped.
 #include "test/conformance/engine_peer.h"
 #include "test/conformance/kernel_peer.h"
 #include "test/conformance/player.h"
+#include "test/conformance/plugin_peer.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -71,6 +72,24 @@ Verdict play_engine(const Script& script)
     return {"PASS", {}};
 }
 
+/// As play_engine(), through the table of a plugin: where our own streams begin is its business.
+Verdict play_plugin(const Script& script, const std::string& plugin)
+{
+    for (const unsigned family : families(script)) {
+        for (const auto& isn : kIsns) {
+            const Endpoints ends = endpoints(family);
+            PluginPeer peer(ends, plugin);
+            if (const auto failure = play(script, peer, ends, isn.remote)) {
+                char where[64];
+                std::snprintf(where, sizeof where, " (IPv%u, peer's stream from %#x)", family,
+                              isn.remote);
+                return {"FAIL", failure->text + where};
+            }
+        }
+    }
+    return {"PASS", {}};
+}
+
 /// The kernel, once; what the script says it does otherwise it must do otherwise.
 Verdict play_kernel_once(const Script& script, unsigned family)
 {
@@ -117,19 +136,21 @@ std::string name_of(const std::string& path)
     return folder == std::string::npos ? path : path.substr(folder + 1);
 }
 
-Verdict play(const std::string& path, bool kernel)
+Verdict play(const std::string& path, const std::string& peer)
 {
     std::string error;
     const auto script = parse_script(path, &error);
     if (!script)
         return {"FAIL", error};
-    return kernel ? play_kernel(*script) : play_engine(*script);
+    return peer == "engine"   ? play_engine(*script)
+           : peer == "kernel" ? play_kernel(*script)
+                              : play_plugin(*script, peer);
 }
 
 /// @return the exit status of a process that plays one script
-int play_alone(const std::string& path, bool kernel)
+int play_alone(const std::string& path, const std::string& peer)
 {
-    const Verdict verdict = play(path, kernel);
+    const Verdict verdict = play(path, peer);
     if (!verdict.word.empty())
         std::printf("%s %s%s%s\n", verdict.word.c_str(), name_of(path).c_str(),
                     verdict.why.empty() ? "" : ": ", verdict.why.c_str());
@@ -141,17 +162,15 @@ int play_alone(const std::string& path, bool kernel)
 
 int main(int argc, char** argv)
 {
-    bool kernel = false;
+    std::string peer = "engine";
     unsigned jobs = 1;
     std::vector<std::string> paths;
     for (int i = 1; i < argc; i++) {
         const std::string_view argument = argv[i];
-        if (argument == "--peer=kernel")
-            kernel = true;
+        if (argument.starts_with("--peer="))
+            peer = argument.substr(7);
         else if (argument.starts_with("--jobs="))
             jobs = static_cast<unsigned>(std::max(1, std::atoi(argv[i] + 7)));
-        else if (argument == "--peer=engine")
-            kernel = false;
         else if (argument.starts_with("-"))
             return std::fprintf(stderr, "conformance: %s: unknown argument\n", argv[i]), 2;
         else
@@ -165,7 +184,7 @@ int main(int argc, char** argv)
         if (next < paths.size() && running.size() < jobs) {
             const pid_t child = fork();
             if (child == 0)
-                _exit(play_alone(paths[next], kernel));
+                _exit(play_alone(paths[next], peer));
             if (child < 0)
                 return std::perror("conformance: fork"), 1;
             running[child] = paths[next++];

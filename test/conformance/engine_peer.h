@@ -21,6 +21,9 @@ public:
     EnginePeer(const Endpoints& ends, std::uint32_t iss);
     ~EnginePeer() override;
 
+    /// Who talks to whom from now on; the family stays.
+    void set_ends(const Endpoints& ends) { ends_ = ends; }
+
     bool sysctl(const std::string& name, const std::string& value) override;
     Micros tolerance(Micros) const override { return 0; }
     void run_until(Micros time, bool or_packet) override;

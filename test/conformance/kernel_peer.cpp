@@ -4,14 +4,13 @@
 #include <algorithm>
 #include <arpa/inet.h>
 #include <cerrno>
+#include <cstdarg>
 #include <cstring>
 #include <fcntl.h>
 #include <fstream>
 #include <linux/if_tun.h>
 #include <linux/ipv6.h>
-#include <linux/sockios.h>
 #include <net/if.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -36,36 +35,20 @@ constexpr const char* kProfile[][2] = {
     {"net.ipv6.conf.default.router_solicitations", "0"},
 };
 
-long result_of(long result)
-{
-    return result < 0 ? -errno : result;
-}
-
-sockaddr_storage socket_address(unsigned family, const Address& address, std::uint16_t port,
-                                socklen_t* bytes)
-{
-    sockaddr_storage storage{};
-    if (family == 4) {
-        auto& in = reinterpret_cast<sockaddr_in&>(storage);
-        in.sin_family = AF_INET;
-        in.sin_port = htons(port);
-        std::memcpy(&in.sin_addr, address.data(), 4);
-        *bytes = sizeof in;
-    } else {
-        auto& in6 = reinterpret_cast<sockaddr_in6&>(storage);
-        in6.sin6_family = AF_INET6;
-        in6.sin6_port = htons(port);
-        std::memcpy(&in6.sin6_addr, address.data(), 16);
-        *bytes = sizeof in6;
-    }
-    return storage;
-}
-
 Micros monotonic()
 {
     timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * 1'000'000 + time.tv_nsec / 1000;
+}
+
+int device_control(void*, int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    va_start(arguments, request);
+    void* const argument = va_arg(arguments, void*);
+    va_end(arguments);
+    return ::ioctl(fd, request, argument);
 }
 
 struct Fd {
@@ -83,6 +66,38 @@ std::unique_ptr<KernelPeer> KernelPeer::make(const Endpoints& ends, std::string*
         return nullptr;
     }
     return peer;
+}
+
+KernelPeer::KernelPeer(const Endpoints& ends) : SocketPeer(ends)
+{
+    calls_.socket = [](void*, int domain, int type, int protocol) {
+        return ::socket(domain, type, protocol);
+    };
+    calls_.bind = [](void*, int fd, const sockaddr* address, socklen_t bytes) {
+        return ::bind(fd, address, bytes);
+    };
+    calls_.listen = [](void*, int fd, int backlog) { return ::listen(fd, backlog); };
+    calls_.accept = [](void*, int fd, sockaddr* address, socklen_t* bytes) {
+        return accept4(fd, address, bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    };
+    calls_.connect = [](void*, int fd, const sockaddr* address, socklen_t bytes) {
+        return ::connect(fd, address, bytes);
+    };
+    calls_.read = [](void*, int fd, void* into, std::size_t bytes) {
+        return ::read(fd, into, bytes);
+    };
+    calls_.send = [](void*, int fd, const void* from, std::size_t bytes, int flags) {
+        return ::send(fd, from, bytes, flags);
+    };
+    calls_.ioctl = device_control;
+    calls_.close = [](void*, int fd) { return ::close(fd); };
+    calls_.shutdown = [](void*, int fd, int how) { return ::shutdown(fd, how); };
+    calls_.getsockopt = [](void*, int fd, int level, int name, void* value, socklen_t* bytes) {
+        return ::getsockopt(fd, level, name, value, bytes);
+    };
+    calls_.setsockopt = [](void*, int fd, int level, int name, const void* value, socklen_t bytes) {
+        return ::setsockopt(fd, level, name, value, bytes);
+    };
 }
 
 KernelPeer::~KernelPeer()
@@ -180,98 +195,6 @@ void KernelPeer::inject(std::span<const std::uint8_t> packet)
 {
     if (::write(tun_, packet.data(), packet.size()) < 0)
         sent.push_back({now(), {}}); // is reported as malformed
-}
-
-long KernelPeer::socket()
-{
-    return result_of(::socket(ends_.family == 4 ? AF_INET : AF_INET6,
-                              SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-}
-
-long KernelPeer::bind(long fd)
-{
-    socklen_t bytes;
-    const auto address = socket_address(ends_.family, ends_.local, ends_.local_port, &bytes);
-    return result_of(
-        ::bind(static_cast<int>(fd), reinterpret_cast<const sockaddr*>(&address), bytes));
-}
-
-long KernelPeer::listen(long fd, int backlog)
-{
-    return result_of(::listen(static_cast<int>(fd), backlog));
-}
-
-long KernelPeer::accept(long fd)
-{
-    return result_of(accept4(static_cast<int>(fd), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-}
-
-long KernelPeer::connect(long fd)
-{
-    socklen_t bytes;
-    const auto address = socket_address(ends_.family, ends_.remote, ends_.remote_port, &bytes);
-    return result_of(
-        ::connect(static_cast<int>(fd), reinterpret_cast<const sockaddr*>(&address), bytes));
-}
-
-long KernelPeer::read(long fd, std::span<std::uint8_t> into)
-{
-    return result_of(::read(static_cast<int>(fd), into.data(), into.size()));
-}
-
-long KernelPeer::write(long fd, std::span<const std::uint8_t> bytes)
-{
-    return result_of(::send(static_cast<int>(fd), bytes.data(), bytes.size(), MSG_NOSIGNAL));
-}
-
-long KernelPeer::shutdown(long fd)
-{
-    return result_of(::shutdown(static_cast<int>(fd), SHUT_WR));
-}
-
-long KernelPeer::close(long fd)
-{
-    return result_of(::close(static_cast<int>(fd)));
-}
-
-long KernelPeer::linger(long fd)
-{
-    const ::linger now{1, 0};
-    return result_of(setsockopt(static_cast<int>(fd), SOL_SOCKET, SO_LINGER, &now, sizeof now));
-}
-
-long KernelPeer::pending_error(long fd, int* error)
-{
-    socklen_t bytes = sizeof *error;
-    return result_of(getsockopt(static_cast<int>(fd), SOL_SOCKET, SO_ERROR, error, &bytes));
-}
-
-long KernelPeer::readable(long fd, int* bytes)
-{
-    return result_of(ioctl(static_cast<int>(fd), SIOCINQ, bytes));
-}
-
-long KernelPeer::set_option(long fd, const std::string& name, int value)
-{
-    static constexpr struct {
-        const char* name;
-        int level, option;
-    } kOptions[] = {
-        {"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF},
-        {"SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR},
-        {"TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY},
-    };
-    for (const auto& each : kOptions) {
-        if (name == each.name)
-            return result_of(
-                setsockopt(static_cast<int>(fd), each.level, each.option, &value, sizeof value));
-    }
-    return -ENOPROTOOPT;
-}
-
-long KernelPeer::extension(const std::string&, std::span<const long>)
-{
-    return -ENOSYS;
 }
 
 } // namespace devmem::conformance

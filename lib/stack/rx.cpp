@@ -354,6 +354,7 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
         .len = packet.payload_bytes,
         .payload = {},
         .options = &packet.options,
+        .ipv6 = packet.src.family == 6,
     };
 
     const FlowKey key{packet.src, packet.dst, packet.src_port, packet.dst_port};

@@ -12,8 +12,6 @@ namespace devmem::tcp {
 
 namespace {
 
-/// What a peer that announces no MSS takes (RFC 9293 3.7.1, MUST-15).
-constexpr std::uint16_t kDefaultSendMss = 536;
 /// A smaller MSS makes us send almost nothing but headers; some announce it to that end. The least
 /// that leaves data beside a full SACK option.
 constexpr std::uint16_t kLeastSendMss = 88;
@@ -104,8 +102,7 @@ void Connection::take_syn(const Segment& syn, Call& call)
     window_.rebase(rcv_nxt_);
     last_ack_sent_ = rcv_nxt_;
 
-    send_mss_ = std::max(kLeastSendMss,
-                         std::min(send_mss_, options.mss != 0 ? options.mss : kDefaultSendMss));
+    send_mss_ = std::max(kLeastSendMss, std::min(send_mss_, peer_mss(syn)));
     scale_ok_ = config.window_scale && options.window_scale != wire::TcpOptions::kNoScale;
     snd_scale_ = scale_ok_ ? std::min(options.window_scale, kScaleMax) : std::uint8_t{0};
     window_.set_scale(config, scale_ok_);

@@ -3,6 +3,12 @@
 
 namespace devmem::tcp {
 
+std::uint16_t peer_mss(const Segment& syn)
+{
+    constexpr std::uint16_t kDefault4 = 536, kDefault6 = 1220;
+    return syn.options->mss != 0 ? syn.options->mss : syn.ipv6 ? kDefault6 : kDefault4;
+}
+
 bool reset_for(const Segment& segment, SegmentOut* out)
 {
     if (segment.flags & kRst)

@@ -33,7 +33,11 @@ struct Segment {
     std::uint32_t len; ///< payload bytes: the sum over `payload`
     std::span<const Run> payload;
     const wire::TcpOptions* options; ///< never nullptr
+    bool ipv6 = false;
 };
+
+/// The MSS that a SYN announces, or has by saying nothing (RFC 9293 3.7.1, MUST-15).
+std::uint16_t peer_mss(const Segment& syn);
 
 /// What is to go out.
 struct SegmentOut {

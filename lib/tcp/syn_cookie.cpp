@@ -13,7 +13,6 @@ namespace {
 /// The largest that does not exceed the peer's is taken: the least we send with, what a peer that
 /// says nothing takes, IPv6's least MTU, tunnels, both families on Ethernet, FDDI, jumbo frames.
 constexpr std::array<std::uint16_t, 8> kMss{88, 536, 1220, 1400, 1440, 1460, 4312, 8940};
-constexpr std::uint16_t kDefaultMss = 536; // RFC 9293 3.7.1, MUST-15
 
 constexpr std::uint32_t kScaleMask = 0x0f, kNoScale = 0x0f; // a scale is at most 14
 constexpr std::uint32_t kSackBit = 0x10;
@@ -72,9 +71,9 @@ SegmentOut SynCookies::answer(const Segment& syn, const FlowName& flow, std::uin
     turn(now);
     until_ = now + 2 * kEpoch;
     const wire::TcpOptions& offered = *syn.options;
-    const std::uint16_t peer_mss = offered.mss != 0 ? offered.mss : kDefaultMss;
+    const std::uint16_t most = peer_mss(syn);
     std::uint32_t index = kMss.size() - 1;
-    while (index != 0 && kMss[index] > peer_mss)
+    while (index != 0 && kMss[index] > most)
         index--;
 
     SegmentOut out{};

@@ -101,7 +101,8 @@ void EnginePeer::inject(std::span<const std::uint8_t> bytes)
                           1,
                           packet.payload_bytes,
                           payload,
-                          &packet.options};
+                          &packet.options,
+                          ends_.family == 6};
     constexpr std::uint8_t kOpening = tcp::kSyn | tcp::kAck | tcp::kRst | tcp::kFin;
     if (Slot* slot = live()) {
         act(*slot, slot->connection.process(in, now(), ctx_));

@@ -14,7 +14,7 @@ constexpr std::uint32_t kOffset = 0xfffffff0; // our timestamps are about to wra
 struct CookieTest : testing::Test {
     SegmentOut answer(const FlowName& flow = kFlow)
     {
-        const Segment syn{Seq(irs), Seq(0), 65535, kSyn, 1, 0, {}, &offered};
+        const Segment syn{Seq(irs), Seq(0), 65535, kSyn, 1, 0, {}, &offered, ipv6};
         return cookies.answer(syn, flow, 1460, kOffset, now, config);
     }
     /// The ACK of a peer that got `syn_ack`.
@@ -34,6 +34,7 @@ struct CookieTest : testing::Test {
     Config config;
     Time now = 1'000'000;
     std::uint32_t irs = 0xffffffff;
+    bool ipv6 = false;
     wire::TcpOptions offered{.mss = 1460,
                              .window_scale = 7,
                              .sack_permitted = true,
@@ -87,6 +88,9 @@ TEST_F(CookieTest, MssIsRoundedDownNeverUp)
     offered.mss = 0;
     ASSERT_TRUE(check(answer()));
     EXPECT_EQ(found.mss, 536) << "RFC 9293 3.7.1: the default";
+    ipv6 = true;
+    ASSERT_TRUE(check(answer()));
+    EXPECT_EQ(found.mss, 1220) << "the default over IPv6";
 }
 
 // Nothing can be agreed on that would be forgotten.

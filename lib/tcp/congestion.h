@@ -9,7 +9,7 @@
 namespace devmem::tcp {
 
 /// Congestion control of what we send, requests and replies: slow start, congestion avoidance, fast
-/// retransmit (RFC 5681) and NewReno recovery (RFC 6582).
+/// retransmit (RFC 5681), limited transmit (RFC 3042) and NewReno recovery (RFC 6582).
 class Congestion {
 public:
     static constexpr unsigned kDupThreshold = 3;
@@ -21,18 +21,19 @@ public:
         cwnd_ = syn_lost ? smss : initial_window();
         ssthresh_ = UINT32_MAX;
         counted_ = 0;
-        dupacks_ = 0;
+        forget_duplicates();
         recover_ = iss;
         recovering_ = false;
     }
 
-    std::uint32_t cwnd() const { return cwnd_; }
+    /// What may be in flight.
+    std::uint32_t window() const { return cwnd_ + limited_; }
 
     /// New data was acknowledged up to `ack`; `flight` is what remains outstanding.
     /// @return the first unacknowledged segment was lost too: send it again (a partial ACK).
     bool acked(Seq ack, std::uint32_t bytes, std::uint32_t flight)
     {
-        dupacks_ = 0;
+        forget_duplicates();
         if (recovering_) {
             if (ack < recover_) {
                 cwnd_ -= std::min(bytes, cwnd_);
@@ -56,16 +57,22 @@ public:
         return false;
     }
 
-    /// A duplicate ACK (RFC 5681 2). @return the segment at `una` counts as lost: send it again.
-    bool duplicate(Seq una, Seq sent, std::uint32_t flight)
+    /// A duplicate ACK (RFC 5681 2). @param arrived it shows that a segment arrived
+    /// @return the segment at `una` counts as lost: send it again.
+    bool duplicate(Seq una, Seq sent, std::uint32_t flight, bool arrived)
     {
         if (recovering_) {
             cwnd_ = std::min(cwnd_ + smss_, kCwndMax);
             return false;
         }
-        if (++dupacks_ != kDupThreshold || una <= recover_)
+        if (++dupacks_ == 1)
+            flight_ = flight;
+        if (dupacks_ < kDupThreshold && arrived)
+            limited_ += smss_;
+        if (dupacks_ != kDupThreshold || una <= recover_)
             return false;
-        ssthresh_ = std::max(flight / 2, 2 * smss_);
+        limited_ = 0;
+        ssthresh_ = std::max(flight_ / 2, 2 * smss_); // without what was sent since
         cwnd_ = ssthresh_ + kDupThreshold * smss_;
         recover_ = sent;
         recovering_ = true;
@@ -79,7 +86,7 @@ public:
             ssthresh_ = std::max(flight / 2, 2 * smss_);
         cwnd_ = smss_;
         counted_ = 0;
-        dupacks_ = 0;
+        forget_duplicates();
         recover_ = sent;
         recovering_ = false;
     }
@@ -88,6 +95,11 @@ public:
     void idle() { cwnd_ = std::min(cwnd_, initial_window()); }
 
 private:
+    void forget_duplicates()
+    {
+        dupacks_ = 0;
+        limited_ = 0;
+    }
     /// RFC 6928.
     std::uint32_t initial_window() const
     {
@@ -100,6 +112,8 @@ private:
     std::uint32_t ssthresh_;
     std::uint32_t counted_; ///< bytes acknowledged since cwnd grew, in congestion avoidance
     unsigned dupacks_;
+    std::uint32_t limited_; ///< beyond cwnd, by limited transmit
+    std::uint32_t flight_;  ///< at the first duplicate ACK
     Seq recover_;
     bool recovering_;
 };

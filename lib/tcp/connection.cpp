@@ -25,7 +25,7 @@ void Connection::open(Seq iss, std::uint16_t mss, std::uint16_t send_mss, std::u
     static_cast<HotState&>(*this) = HotState{};
     static_cast<ColdState&>(*this) = ColdState{};
     buffer_.free();
-    iss_ = snd_una_ = snd_nxt_ = snd_max_ = iss;
+    iss_ = snd_una_ = snd_nxt_ = snd_max_ = sacked_end_ = iss;
     rcv_mss_ = mss;
     send_mss_ = send_mss;
     ts_offset_ = ts_offset;

@@ -135,6 +135,7 @@ struct ColdState {
     Seq timed_end_;             ///< what acknowledges it
     Time last_data_sent_;
     Congestion congestion_;
+    Seq sacked_end_; ///< of the highest block the peer reported
     std::uint32_t ts_offset_;
 
     Time challenge_since_;
@@ -287,6 +288,7 @@ private:
     void acknowledged_new(const Segment& segment, Call& call);
     void fin_acknowledged(Call& call);
     bool duplicate_ack(const Segment& segment) const;
+    bool shows_arrival(const Segment& segment);
     void update_send_window(const Segment& segment);
     void sample_rtt(const Segment& segment, const Call& call);
     std::uint32_t smss() const;

@@ -204,7 +204,7 @@ bool Connection::send_next(bool forced, Call& call)
     if (waiting == 0 && !fin_waits)
         return false;
     const std::uint32_t sent = distance(snd_una_, snd_nxt_);
-    const std::uint32_t congestion = congestion_.cwnd() - std::min(sent, congestion_.cwnd());
+    const std::uint32_t congestion = congestion_.window() - std::min(sent, congestion_.window());
     const std::uint32_t window = snd_wnd_ - std::min(sent, snd_wnd_);
     const std::uint32_t most = payload_room();
     const std::uint32_t n = std::min({waiting, most, congestion, window});

@@ -28,9 +28,9 @@ void Connection::acknowledged(const Segment& segment, Call& call)
     }
     if (segment.ack > snd_una_) {
         acknowledged_new(segment, call);
-    } else if (duplicate_ack(segment) &&
-               congestion_.duplicate(snd_una_, snd_max_, distance(snd_una_, snd_max_))) {
-        retransmit_now_ = true;
+    } else if (duplicate_ack(segment)) {
+        retransmit_now_ |= congestion_.duplicate(snd_una_, snd_max_, distance(snd_una_, snd_max_),
+                                                 shows_arrival(segment));
     }
     update_send_window(segment);
     if (unsent() != 0 || fin_unsent() || retransmit_now_)
@@ -46,6 +46,7 @@ void Connection::acknowledged_new(const Segment& segment, Call& call)
     sample_rtt(segment, call);
     snd_una_ = segment.ack;
     snd_nxt_ = max(snd_nxt_, snd_una_);
+    sacked_end_ = max(sacked_end_, snd_una_);
     tries_ = 0;
     soft_error_ = 0;
     progress_ = call.now;
@@ -86,6 +87,17 @@ bool Connection::duplicate_ack(const Segment& segment) const
 {
     return timer_ == Timer::kRetransmit && segment.len == 0 &&
            (segment.flags & (kSyn | kFin)) == 0 && segment.window == snd_wnd_field_;
+}
+
+/// A duplicate ACK does unless blocks are to be expected and it reports nothing new (RFC 3042 2).
+bool Connection::shows_arrival(const Segment& segment)
+{
+    if (!sack_ok_)
+        return true;
+    const Seq before = sacked_end_;
+    for (unsigned i = 0; i < segment.options->sack_count; i++)
+        sacked_end_ = max(sacked_end_, min(Seq(segment.options->sack[i].right), snd_max_));
+    return sacked_end_ > before;
 }
 
 /// From the newest segment only (RFC 9293 3.10.7.4, SND.WL1 and SND.WL2).

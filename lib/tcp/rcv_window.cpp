@@ -44,7 +44,7 @@ void RcvWindow::open(const Config& config, const Credit& credit, std::uint16_t m
     kept_ = 0;
     returned_ = returned;
     scale_ = 0;
-    closed_ = false;
+    closed_ = widened_ = false;
     fill_ = static_cast<std::uint16_t>(std::min<std::uint32_t>(credit.fragment_bytes, mss));
     backed_ = 0;
 }
@@ -173,12 +173,17 @@ RcvWindow::Grant RcvWindow::announce(Seq rcv_nxt, std::uint32_t mss, bool syn, c
                                      Credit& credit)
 {
     const Means means = this->means(mss, config, credit);
-    Grant result = grant(rcv_nxt, means, std::min(mss, target_ / 2), syn, credit);
+    Grant result{};
+    const bool granted = widened_; // by widen(): this announces it
+    widened_ = false;
+    if (!granted)
+        result = grant(rcv_nxt, means, std::min(mss, target_ / 2), syn, credit);
     if (result.step == 0) {
         const std::uint32_t promised = distance(rcv_nxt, edge_);
         result.step = round_up(promised, syn ? 0 : scale_) - promised;
     }
-    back(rcv_nxt, means, &result, credit);
+    if (!granted || result.step != 0)
+        back(rcv_nxt, means, &result, credit);
     return result;
 }
 
@@ -191,6 +196,7 @@ RcvWindow::Grant RcvWindow::widen(Seq rcv_nxt, std::uint32_t mss, const Config& 
     Grant result = grant(rcv_nxt, means, least, false, credit);
     if (result.step < least && !(shut && result.step != 0))
         result.step = 0;
+    widened_ |= result.step != 0;
     back(rcv_nxt, means, &result, credit);
     return result;
 }

@@ -117,7 +117,8 @@ private:
     const std::atomic<std::uint32_t>* returned_;
     std::uint32_t limit_; ///< of target_
     std::uint8_t scale_;
-    bool closed_;
+    bool closed_ : 1;
+    bool widened_ : 1;     ///< not announced yet
     std::uint16_t fill_;   ///< bytes that a fragment is expected to bring
     std::uint64_t backed_; ///< memory set aside for what is promised
 };

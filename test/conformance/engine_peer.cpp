@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "test/conformance/engine_peer.h"
 
-#include "lib/wire/frame.h"
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -15,6 +13,7 @@ namespace {
 
 constexpr std::size_t kEthernetBytes = 14;
 constexpr std::uint16_t kMtu = 1500;
+constexpr tcp::FlowName kName{}; // there is one
 
 wire::Ip ip_of(const Endpoints& ends, const Address& address)
 {
@@ -61,6 +60,8 @@ bool EnginePeer::sysctl(const std::string& name, const std::string& value)
         config_.syn_retries = first;
     else if (name == "net.ipv4.tcp_retries2" || name == "net.ipv4.tcp_orphan_retries")
         config_.retries = first;
+    else if (name == "net.ipv4.tcp_syncookies")
+        cookies_always_ = first == 2;
     else if (name == "net.ipv4.tcp_fin_timeout")
         config_.time_wait = std::uint64_t{first} * 1'000'000;
     else
@@ -93,30 +94,68 @@ void EnginePeer::inject(std::span<const std::uint8_t> bytes)
     if (wire::parse(frame, static_cast<std::uint32_t>(frame.size()), &packet) != wire::Verdict::kOk)
         return;
 
+    if (packet.kind != wire::Kind::kTcp) {
+        error(frame, packet);
+        return;
+    }
     const auto payload = place(std::span(frame).subspan(packet.header_bytes, packet.payload_bytes));
-    const tcp::Segment in{tcp::Seq(packet.seq),
-                          tcp::Seq(packet.ack),
-                          packet.window,
-                          packet.flags,
-                          1,
-                          packet.payload_bytes,
-                          payload,
-                          &packet.options,
-                          ends_.family == 6};
+    segment({tcp::Seq(packet.seq), tcp::Seq(packet.ack), packet.window, packet.flags, 1,
+             packet.payload_bytes, payload, &packet.options, ends_.family == 6});
+}
+
+void EnginePeer::segment(const tcp::Segment& in)
+{
     constexpr std::uint8_t kOpening = tcp::kSyn | tcp::kAck | tcp::kRst | tcp::kFin;
+    const bool opens = listening_ && (in.flags & kOpening) == tcp::kSyn;
+    tcp::Seq iss = iss_;
+    if (Slot* slot = live(); slot && opens && slot->connection.gives_way(in, config_)) {
+        iss = max(iss, slot->connection.sequence_end());
+        act(*slot, slot->connection.give_way(now(), ctx_));
+    }
     if (Slot* slot = live()) {
         act(*slot, slot->connection.process(in, now(), ctx_));
-    } else if (listening_ && (packet.flags & kOpening) == tcp::kSyn) {
-        Slot& opened = open(true);
-        act(opened, opened.connection.open_passive(in, iss_, mss_of(ends_), mss_of(ends_), 0,
-                                                   &opened.returned, now(), ctx_));
-    } else {
-        for (const tcp::Run& run : payload)
-            release(run.first, run.count);
-        tcp::SegmentOut reset;
-        if (tcp::reset_for(in, &reset))
-            emit(reset);
+        return;
     }
+    if (opens && !cookies_always_) {
+        Slot& opened = open(true);
+        act(opened, opened.connection.open_passive(in, iss, mss_of(ends_), mss_of(ends_), 0,
+                                                   &opened.returned, now(), ctx_));
+        return;
+    }
+    if (listening_ && cookies_always_ && open_cookie(in))
+        return;
+    for (const tcp::Run& run : in.payload)
+        release(run.first, run.count);
+    tcp::SegmentOut answer;
+    if (opens)
+        emit(cookies_.answer(in, kName, mss_of(ends_), 0, now(), config_));
+    else if (tcp::reset_for(in, &answer))
+        emit(answer);
+}
+
+/// @return false: it brings no cookie back
+bool EnginePeer::open_cookie(const tcp::Segment& in)
+{
+    wire::TcpOptions syn;
+    if ((in.flags & (tcp::kSyn | tcp::kRst | tcp::kAck)) != tcp::kAck ||
+        !cookies_.check(in, kName, 0, now(), config_, &syn))
+        return false;
+    Slot& opened = open(true);
+    act(opened, opened.connection.open_cookie(in, syn, mss_of(ends_), mss_of(ends_), 0,
+                                              &opened.returned, now(), ctx_));
+    return true;
+}
+
+/// Port unreachable is the hard error that scripts have.
+void EnginePeer::error(std::span<const std::uint8_t> frame, const wire::Packet& packet)
+{
+    wire::Unreachable unreachable;
+    Slot* const slot = live();
+    if (!slot || !wire::parse_unreachable(frame, packet, &unreachable))
+        return;
+    const bool hard = unreachable.code == (ends_.family == 4 ? 3 : 4);
+    act(*slot, slot->connection.icmp_error(hard, tcp::Seq(unreachable.seq),
+                                           hard ? -ECONNREFUSED : -EHOSTUNREACH, now(), ctx_));
 }
 
 EnginePeer::Slot& EnginePeer::open(bool passive)
@@ -183,6 +222,7 @@ long EnginePeer::connect(long fd)
     socket.slot = &open(false);
     act(*socket.slot, socket.slot->connection.open_active(iss_, mss_of(ends_), mss_of(ends_), 0,
                                                           &socket.slot->returned, now(), ctx_));
+    be_patient(socket);
     return -EINPROGRESS;
 }
 
@@ -291,10 +331,31 @@ long EnginePeer::readable(long fd, int* bytes)
     return 0;
 }
 
-long EnginePeer::set_option(long, const std::string& name, int)
+long EnginePeer::set_option(long fd, const std::string& name, int value)
 {
-    // The engine never delays a small segment, and one listener has its port to itself.
-    return name == "TCP_NODELAY" || name == "SO_REUSEADDR" ? 0 : -ENOPROTOOPT;
+    Socket& socket = sockets_.at(fd);
+    const auto number = static_cast<unsigned>(value);
+    if (name == "SO_KEEPALIVE")
+        socket.keepalive = value != 0;
+    else if (name == "TCP_KEEPIDLE")
+        socket.keepalive_idle = tcp::Time{number} * 1'000'000;
+    else if (name == "TCP_KEEPINTVL")
+        socket.patience.keepalive_interval = tcp::Time{number} * 1'000'000;
+    else if (name == "TCP_KEEPCNT")
+        socket.patience.keepalive_probes = number;
+    else if (name == "TCP_USER_TIMEOUT")
+        socket.patience.user_timeout = tcp::Time{number} * 1000;
+    else // The engine never delays a small segment, and one listener has its port to itself.
+        return name == "TCP_NODELAY" || name == "SO_REUSEADDR" ? 0 : -ENOPROTOOPT;
+    socket.patience.keepalive = socket.keepalive ? socket.keepalive_idle : 0;
+    if (socket.slot)
+        be_patient(socket);
+    return 0;
+}
+
+void EnginePeer::be_patient(const Socket& socket)
+{
+    socket.slot->connection.set_patience(socket.patience, now());
 }
 
 long EnginePeer::extension(const std::string& name, std::span<const long> arguments)

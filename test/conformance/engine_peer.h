@@ -2,6 +2,8 @@
 #pragma once
 
 #include "lib/tcp/connection.h"
+#include "lib/tcp/syn_cookie.h"
+#include "lib/wire/frame.h"
 #include "test/conformance/peer.h"
 
 #include <cstdint>
@@ -59,7 +61,9 @@ private:
         std::atomic<std::uint32_t> returned{0};
     };
     struct Socket {
-        bool listening = false, linger = false;
+        bool listening = false, linger = false, keepalive = false;
+        tcp::Patience patience;
+        tcp::Time keepalive_idle = 7'200'000'000; ///< RFC 9293 3.8.4
         Slot* slot = nullptr;
     };
 
@@ -67,7 +71,10 @@ private:
     Slot* live() { return slots_.empty() || !slots_.back()->live ? nullptr : slots_.back().get(); }
     Slot* slot(long fd);
     Slot& open(bool passive);
-    void segment(Slot* slot, const tcp::Segment& segment, bool opens);
+    void segment(const tcp::Segment& in);
+    void error(std::span<const std::uint8_t> frame, const wire::Packet& packet);
+    bool open_cookie(const tcp::Segment& in);
+    void be_patient(const Socket& socket);
     void act(Slot& slot, tcp::Actions actions);
     void poll(Slot& slot);
     void give_back(Slot& slot);
@@ -92,6 +99,8 @@ private:
     std::vector<bool> in_use_; ///< a fragment, or the engine has it
     std::string misuse_;       ///< a fragment came back that was not out
 
+    tcp::SynCookies cookies_{{1, 2}};
+    bool cookies_always_ = false; ///< net.ipv4.tcp_syncookies=2
     bool listening_ = false;
     bool hold_ = false;
     std::vector<std::unique_ptr<Slot>> slots_; ///< the last one is live, or none

@@ -44,12 +44,14 @@ std::uint32_t sum(std::span<const std::uint8_t> bytes, std::uint32_t start)
     return start;
 }
 
-std::uint32_t sum_tcp(std::span<const std::uint8_t> tcp, const Endpoints& ends)
+/// With the pseudo-header.
+std::uint32_t sum_pseudo(std::uint8_t protocol, std::span<const std::uint8_t> bytes,
+                         const Endpoints& ends)
 {
-    std::uint32_t s = kProtocolTcp + static_cast<std::uint32_t>(tcp.size());
+    std::uint32_t s = protocol + static_cast<std::uint32_t>(bytes.size());
     s = sum(std::span(ends.local).first(address_bytes(ends)), s);
     s = sum(std::span(ends.remote).first(address_bytes(ends)), s);
-    return sum(tcp, s);
+    return sum(bytes, s);
 }
 
 std::vector<Option> split_options(std::span<const std::uint8_t> area, std::string* error)
@@ -107,7 +109,74 @@ std::string to_string(const Option& option)
     return text;
 }
 
+constexpr std::uint8_t kProtocolIcmp4 = 1, kProtocolIcmp6 = 58;
+
+/// Destination unreachable (RFC 792, RFC 4443 3.1), named as packetdrill does.
+constexpr struct {
+    std::string_view name;
+    std::uint8_t code4, code6;
+} kIcmpErrors[] = {
+    {"net_unreachable", 0, 0},
+    {"host_unreachable", 1, 3},
+    {"port_unreachable", 3, 4},
+};
+
+/// An IP header without its checksum.
+std::vector<std::uint8_t> ip_header(const Endpoints& ends, bool from_local, std::uint8_t protocol,
+                                    std::size_t payload)
+{
+    std::vector<std::uint8_t> ip(ip_bytes(ends));
+    const Address& from = from_local ? ends.local : ends.remote;
+    const Address& to = from_local ? ends.remote : ends.local;
+    std::uint8_t* addresses = ip.data() + (ends.family == 4 ? 12 : 8);
+    std::copy_n(from.begin(), address_bytes(ends), addresses);
+    std::copy_n(to.begin(), address_bytes(ends), addresses + address_bytes(ends));
+    if (ends.family == 4) {
+        ip[0] = 0x45;
+        put16(&ip[2], ip.size() + payload);
+        ip[6] = 0x40; // don't fragment
+        ip[8] = 64;
+        ip[9] = protocol;
+        put16(&ip[10], ~sum(ip, 0) & 0xffff);
+    } else {
+        ip[0] = 0x60;
+        put16(&ip[4], payload);
+        ip[6] = protocol;
+        ip[7] = 64;
+    }
+    return ip;
+}
+
+/// It quotes the IP header and 8 bytes of TCP's: ports and number.
+std::vector<std::uint8_t> encode_icmp(const Packet& packet, const Endpoints& ends)
+{
+    const auto error = std::find_if(std::begin(kIcmpErrors), std::end(kIcmpErrors),
+                                    [&](const auto& each) { return each.name == packet.icmp; });
+    std::vector<std::uint8_t> icmp(8);
+    icmp[0] = ends.family == 4 ? 3 : 1;
+    icmp[1] = ends.family == 4 ? error->code4 : error->code6;
+    const auto quoted = ip_header(ends, true, kProtocolTcp, kTcpBytes + packet.len);
+    icmp.insert(icmp.end(), quoted.begin(), quoted.end());
+    std::uint8_t tcp[8];
+    put16(tcp, ends.local_port);
+    put16(tcp + 2, ends.remote_port);
+    store32(tcp + 4, packet.seq);
+    icmp.insert(icmp.end(), tcp, tcp + sizeof tcp);
+    put16(&icmp[2],
+          ~(ends.family == 4 ? sum(icmp, 0) : sum_pseudo(kProtocolIcmp6, icmp, ends)) & 0xffff);
+    auto bytes =
+        ip_header(ends, false, ends.family == 4 ? kProtocolIcmp4 : kProtocolIcmp6, icmp.size());
+    bytes.insert(bytes.end(), icmp.begin(), icmp.end());
+    return bytes;
+}
+
 } // namespace
+
+bool is_icmp(const std::string& name)
+{
+    return std::any_of(std::begin(kIcmpErrors), std::end(kIcmpErrors),
+                       [&](const auto& each) { return each.name == name; });
+}
 
 std::uint32_t load32(const std::uint8_t* p)
 {
@@ -152,34 +221,18 @@ std::string to_string(const Packet& packet)
 
 std::vector<std::uint8_t> encode(const Packet& packet, const Endpoints& ends)
 {
+    if (!packet.icmp.empty())
+        return encode_icmp(packet, ends);
     std::vector<std::uint8_t> area;
     for (const Option& option : packet.options)
         area.insert(area.end(), option.begin(), option.end());
 
-    const std::size_t header = ip_bytes(ends) + kTcpBytes + area.size();
-    std::vector<std::uint8_t> bytes(header);
+    const std::size_t tcp_bytes = kTcpBytes + area.size() + packet.payload.size();
+    std::vector<std::uint8_t> bytes = ip_header(ends, false, kProtocolTcp, tcp_bytes);
+    bytes.resize(ip_bytes(ends) + kTcpBytes + area.size());
     bytes.insert(bytes.end(), packet.payload.begin(), packet.payload.end());
-    const std::size_t tcp_bytes = bytes.size() - ip_bytes(ends);
 
-    std::uint8_t* ip = bytes.data();
-    std::uint8_t* addresses = ip + (ends.family == 4 ? 12 : 8);
-    std::copy_n(ends.remote.begin(), address_bytes(ends), addresses);
-    std::copy_n(ends.local.begin(), address_bytes(ends), addresses + address_bytes(ends));
-    if (ends.family == 4) {
-        ip[0] = 0x45;
-        put16(ip + 2, bytes.size());
-        ip[6] = 0x40; // don't fragment
-        ip[8] = 64;
-        ip[9] = kProtocolTcp;
-        put16(ip + 10, ~sum({ip, 20}, 0) & 0xffff);
-    } else {
-        ip[0] = 0x60;
-        put16(ip + 4, tcp_bytes);
-        ip[6] = kProtocolTcp;
-        ip[7] = 64;
-    }
-
-    std::uint8_t* tcp = ip + ip_bytes(ends);
+    std::uint8_t* tcp = bytes.data() + ip_bytes(ends);
     put16(tcp, ends.remote_port);
     put16(tcp + 2, ends.local_port);
     store32(tcp + 4, packet.seq);
@@ -189,7 +242,7 @@ std::vector<std::uint8_t> encode(const Packet& packet, const Endpoints& ends)
     put16(tcp + 14, packet.window.value_or(0));
     put16(tcp + 18, packet.urgent);
     std::copy(area.begin(), area.end(), tcp + kTcpBytes);
-    put16(tcp + 16, ~sum_tcp({tcp, tcp_bytes}, ends) & 0xffff);
+    put16(tcp + 16, ~sum_pseudo(kProtocolTcp, {tcp, tcp_bytes}, ends) & 0xffff);
     return bytes;
 }
 
@@ -220,7 +273,7 @@ std::optional<Packet> decode(std::span<const std::uint8_t> bytes, const Endpoint
     const std::size_t header = (tcp[12] >> 4) * 4u;
     if (header < kTcpBytes || header > tcp.size())
         return fail("bad data offset");
-    if (sum_tcp(tcp, ends) != 0xffff)
+    if (sum_pseudo(kProtocolTcp, tcp, ends) != 0xffff)
         return fail("bad TCP checksum");
     if (get16(tcp.data() + 2) != ends.remote_port)
         return fail("sent to another port");

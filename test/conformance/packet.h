@@ -47,7 +47,11 @@ struct Packet {
     std::vector<Option> options;
     bool any_options = false; ///< a script's `<...>`
     std::vector<std::uint8_t> payload;
+    std::string icmp; ///< not empty: an ICMP error of this name instead, about ours of seq and len
 };
+
+/// Whether there is such an error.
+bool is_icmp(const std::string& name);
 
 /// As a script would write it.
 std::string to_string(const Packet& packet);

@@ -32,7 +32,7 @@ namespace devmem::conformance {
 namespace {
 
 constexpr std::uint32_t kIss = 0x12345678;
-constexpr Micros kPatience = 300'000'000; // longer than any timer
+constexpr Micros kPatience = 86'400'000'000; // longer than any timer
 
 /// Where a socket connects from that was not bound: RFC 5737 and RFC 3849.
 constexpr Address kLocal4{198, 51, 100, 1};
@@ -294,7 +294,7 @@ long Host::setsockopt(long fd, int level, int name, const void* value, socklen_t
     return -ENOPROTOOPT;
 }
 
-/// Whoever sends is the remote end.
+/// Whoever sends a segment is the remote end.
 long Host::netdev_send(const void* packet, std::size_t bytes)
 {
     const std::span ip(static_cast<const std::uint8_t*>(packet), bytes);
@@ -303,13 +303,15 @@ long Host::netdev_send(const void* packet, std::size_t bytes)
     if ((family != 4 && family != 6) || bytes < header + 4)
         return -EINVAL;
     EnginePeer& engine = this->engine(family);
-    const std::size_t address = family == 4 ? 4 : 16;
-    const auto addresses = ip.begin() + (family == 4 ? 12 : 8);
-    std::copy_n(addresses, address, ends_.remote.begin());
-    std::copy_n(addresses + static_cast<std::ptrdiff_t>(address), address, ends_.local.begin());
-    ends_.remote_port = static_cast<std::uint16_t>(ip[header] << 8 | ip[header + 1]);
-    ends_.local_port = static_cast<std::uint16_t>(ip[header + 2] << 8 | ip[header + 3]);
-    engine.set_ends(ends_);
+    if (ip[family == 4 ? 9 : 6] == IPPROTO_TCP) {
+        const std::size_t address = family == 4 ? 4 : 16;
+        const auto addresses = ip.begin() + (family == 4 ? 12 : 8);
+        std::copy_n(addresses, address, ends_.remote.begin());
+        std::copy_n(addresses + static_cast<std::ptrdiff_t>(address), address, ends_.local.begin());
+        ends_.remote_port = static_cast<std::uint16_t>(ip[header] << 8 | ip[header + 1]);
+        ends_.local_port = static_cast<std::uint16_t>(ip[header + 2] << 8 | ip[header + 3]);
+        engine.set_ends(ends_);
+    }
     engine.inject(ip);
     return 0;
 }

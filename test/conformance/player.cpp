@@ -159,6 +159,10 @@ void Player::inbound(const Event& event)
 /// Our numbers to those of the connection, and the payload.
 Packet Player::to_wire(Packet packet)
 {
+    if (!packet.icmp.empty()) {
+        packet.seq += local_isn_;
+        return packet;
+    }
     for (std::uint32_t i = 0; i < packet.len; i++)
         packet.payload.push_back(
             stream_byte(packet.seq + ((packet.flags & kSyn) ? 1 : 0) + i - remote_stream_));
@@ -179,8 +183,11 @@ Packet Player::to_wire(Packet packet)
 
 Packet Player::from_wire(Packet packet, const Packet& expected)
 {
-    if (packet.flags & expected.flags & kSyn)
-        local_isn_ = packet.seq - expected.seq;
+    if (const std::uint32_t isn = packet.seq - expected.seq;
+        (packet.flags & expected.flags & kSyn) && isn != local_isn_) {
+        local_isn_ = isn;
+        local_clock_.reset(); // another connection may have another
+    }
     // A RST for what had no ACK is of no stream: its number is 0 (RFC 9293 3.10.7.1).
     if (!((packet.flags & kRst) && packet.seq == 0))
         packet.seq -= local_isn_;

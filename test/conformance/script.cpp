@@ -193,8 +193,37 @@ void parse_options(Cursor& in, Packet& packet)
                           " bytes of options: a multiple of 4 up to 40 is possible (pad with nop)");
 }
 
+/// `first:last(length)`.
+void parse_range(Cursor& in, Packet& packet)
+{
+    packet.seq = in.number();
+    in.expect(":");
+    const std::uint32_t end = in.number();
+    in.expect("(");
+    packet.len = in.number(UINT16_MAX);
+    in.expect(")");
+    if (end - packet.seq != packet.len)
+        throw SyntaxError("the length is not the difference of the sequence numbers");
+}
+
+/// `unreachable NAME [first:last(length)]`, of what it quotes.
+Packet parse_icmp(Cursor& in)
+{
+    Packet packet;
+    in.expect("unreachable");
+    packet.icmp = in.take_while([](char c) { return c != ' ' && c != '['; });
+    if (!is_icmp(packet.icmp))
+        throw SyntaxError("no such ICMP error: " + packet.icmp);
+    in.expect("[");
+    parse_range(in, packet);
+    in.expect("]");
+    return packet;
+}
+
 Packet parse_packet(Cursor& in)
 {
+    if (in.take("icmp"))
+        return parse_icmp(in);
     Packet packet;
     for (const char c : in.take_while([](char each) { return each != ' '; })) {
         switch (c) {
@@ -228,14 +257,7 @@ Packet parse_packet(Cursor& in)
             throw SyntaxError(std::string("unknown flag '") + c + "'");
         }
     }
-    packet.seq = in.number();
-    in.expect(":");
-    const std::uint32_t end = in.number();
-    in.expect("(");
-    packet.len = in.number(UINT16_MAX);
-    in.expect(")");
-    if (end - packet.seq != packet.len)
-        throw SyntaxError("the length is not the difference of the sequence numbers");
+    parse_range(in, packet);
     const bool has_ack = in.take("ack");
     if (has_ack)
         packet.ack = in.number();
@@ -343,6 +365,8 @@ void parse_line(std::string_view line, int number, std::string& differs, Script&
     } else if (in.take(">")) {
         event.kind = Event::Kind::kOutbound;
         event.packet = parse_packet(in);
+        if (!event.packet.icmp.empty())
+            throw SyntaxError("ICMP errors only come in");
     } else {
         event.kind = Event::Kind::kCall;
         event.call = parse_call(in);

@@ -15,9 +15,14 @@ struct SocketOption {
 };
 
 inline constexpr SocketOption kSocketOptions[] = {
+    {"SO_KEEPALIVE", SOL_SOCKET, SO_KEEPALIVE},
     {"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF},
     {"SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR},
+    {"TCP_KEEPCNT", IPPROTO_TCP, TCP_KEEPCNT},
+    {"TCP_KEEPIDLE", IPPROTO_TCP, TCP_KEEPIDLE},
+    {"TCP_KEEPINTVL", IPPROTO_TCP, TCP_KEEPINTVL},
     {"TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY},
+    {"TCP_USER_TIMEOUT", IPPROTO_TCP, TCP_USER_TIMEOUT},
 };
 
 } // namespace devmem::conformance

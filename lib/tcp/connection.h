@@ -128,6 +128,7 @@ struct ColdState {
     Patience patience_;
     Time keepalive_deadline_ = kNever;
     unsigned keepalives_; ///< probes sent since anything was heard
+    Time probed_;         ///< when the last of them was sent
     Time progress_;       ///< since when what is unacknowledged waits
 
     Rtt rtt_;

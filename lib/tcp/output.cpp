@@ -49,9 +49,11 @@ void Connection::keepalive(Call& call)
 {
     const bool idle =
         state_ == State::kEstablished || state_ == State::kFinWait2 || state_ == State::kCloseWait;
-    const Time due = heard_ + patience_.keepalive;
+    if (heard_ >= probed_)
+        keepalives_ = 0; // answered
+    const Time due =
+        keepalives_ == 0 ? heard_ + patience_.keepalive : probed_ + patience_.keepalive_interval;
     if (!idle || snd_una_ != snd_max_ || timer_ == Timer::kPersist || call.now < due) {
-        keepalives_ = 0;
         keepalive_deadline_ = call.now < due ? due : call.now + patience_.keepalive;
         return;
     }
@@ -62,7 +64,8 @@ void Connection::keepalive(Call& call)
     if (!send_segment(snd_una_ - 1, kAck, 0, call))
         return; // the timer stays expired
     keepalives_++;
-    keepalive_deadline_ = call.now + patience_.keepalive_interval;
+    probed_ = call.now;
+    keepalive_deadline_ = call.now + std::min(patience_.keepalive, patience_.keepalive_interval);
 }
 
 /// Whether to give up after another expiry (RFC 9293 3.8.3, R2, or 3.10.8).

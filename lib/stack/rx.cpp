@@ -33,16 +33,6 @@ constexpr std::uint8_t kProtocolTcp = 6;
 /// What tells the first segment of a connection from others.
 constexpr std::uint8_t kOpening = tcp::kSyn | tcp::kAck | tcp::kRst | tcp::kFin;
 
-/// Whether an address may be a sender's (RFC 1122 3.2.1.3, RFC 4291 2.7): a segment from any other
-/// is not answered (RFC 9293 3.9.2.3, MUST-63).
-bool is_host(const wire::Ip& ip)
-{
-    constexpr std::uint8_t kMulticast4 = 224, kMulticast6 = 0xff;
-    if (ip.family == 4)
-        return ip.bytes[0] != 0 && ip.bytes[0] < kMulticast4; // above it: class E and broadcast
-    return ip.bytes[0] != kMulticast6 && ip != wire::Ip{.family = 6};
-}
-
 /// Port unreachable (RFC 792, RFC 4443 3.1).
 bool refuses(const wire::Unreachable& error)
 {

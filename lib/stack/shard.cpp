@@ -677,6 +677,8 @@ int devmem_shard::connect(const devmem_endpoint& remote, devmem_conn_t* conn)
     wire::Ip local, next_hop;
     wire::Flow flow{};
     flow.dst = to_ip(remote.addr);
+    if (!is_host(flow.dst))
+        return -EINVAL;
     if (!stack_.route(flow.dst, &local, &next_hop))
         return local.family == 0 ? -EADDRNOTAVAIL : -ENETUNREACH;
     flow.src = local;

@@ -38,6 +38,14 @@ devmem_addr to_addr(const wire::Ip& ip)
     return addr;
 }
 
+bool is_host(const wire::Ip& ip)
+{
+    constexpr std::uint8_t kMulticast4 = 224, kMulticast6 = 0xff;
+    if (ip.family == 4)
+        return ip.bytes[0] != 0 && ip.bytes[0] < kMulticast4; // above it: class E and broadcast
+    return ip.bytes[0] != kMulticast6 && ip != wire::Ip{.family = 6};
+}
+
 } // namespace devmem
 
 namespace {

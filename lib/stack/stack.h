@@ -64,5 +64,8 @@ namespace devmem {
 
 wire::Ip to_ip(const devmem_addr& addr);
 devmem_addr to_addr(const wire::Ip& ip);
+/// Whether an address may be a host's (RFC 1122 3.2.1.3, RFC 4291 2.7). A segment from any other is
+/// not answered (RFC 9293 3.9.2.3, MUST-63), none is sent to it (MUST-46).
+bool is_host(const wire::Ip& ip);
 
 } // namespace devmem

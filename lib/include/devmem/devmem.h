@@ -523,8 +523,8 @@ DEVMEM_API int devmem_accept(struct devmem_shard* shard, devmem_listener_t liste
  * Open a connection (RFC 9293 3.10.1, active). Completion is CONNECTED or CLOSED.
  *
  * @param remote where to
- * @return 0; -EINVAL; -EADDRNOTAVAIL no local address of that family, or no free port; -ENETUNREACH
- *   off-link and no gateway; -ENOMEM no free connection.
+ * @return 0; -EINVAL no port, or an address that is no host's; -EADDRNOTAVAIL no local address of
+ *   that family, or no free port; -ENETUNREACH off-link and no gateway; -ENOMEM no free connection.
  */
 DEVMEM_API int devmem_connect(struct devmem_shard* shard, const struct devmem_endpoint* remote,
                               devmem_conn_t* conn);

@@ -211,6 +211,51 @@ TEST(Connection, TimeWaitMakesRoomForTheNext)
     EXPECT_EQ(stats.conn_opened, 5u);
 }
 
+// RFC 9293 3.9.2.3 and RFC 1122 4.2.3.10: only hosts are answered, and connected to.
+TEST(Connection, NeitherToNorFromWhatIsNoHost)
+{
+    WirePair wires({}, {});
+    wires.listen(80);
+    const auto ip = [](const char* text) {
+        devmem_addr addr;
+        EXPECT_EQ(devmem_addr_parse(text, &addr), 0) << text;
+        return addr;
+    };
+    for (const char* text :
+         {"0.0.0.0", "224.0.0.1", "240.0.0.1", "255.255.255.255", "ff02::1", "::"}) {
+        const devmem_endpoint remote{ip(text), 80};
+        devmem_conn_t conn;
+        EXPECT_EQ(devmem_connect(wires.a.shard, &remote, &conn), -EINVAL) << text;
+    }
+
+    wire::Flow flow{};
+    flow.src_port = 4000;
+    flow.dst_port = 80;
+    flow.src_mac = {2, 0, 0, 0, 0, 99};
+    flow.dst_mac = {2, 0, 0, 0, 0, 2};
+    const auto answers = [&](wire::Ip src, wire::Ip dst) {
+        flow.src = src;
+        flow.dst = dst;
+        constexpr std::uint8_t kSyn = 2;
+        EXPECT_TRUE(wires.inject(wires.b, flow, {1, 0, 65535, kSyn}, {}));
+        devmem_event events[4];
+        for (int i = 0; i < 3; i++)
+            devmem_shard_poll(wires.b.shard, events, 4, nullptr);
+        unsigned n = 0;
+        for (void* item; rte_ring_dequeue(wires.b.tx, &item) == 0; n++)
+            rte_pktmbuf_free(static_cast<rte_mbuf*>(item));
+        return n;
+    };
+    const wire::Ip peer{4, {10, 0, 0, 1}}, ours{4, {10, 0, 0, 2}};
+    for (const wire::Ip& none : {wire::Ip{4, {}}, wire::Ip{4, {224, 0, 0, 1}},
+                                 wire::Ip{4, {240, 0, 0, 1}}, wire::Ip{4, {255, 255, 255, 255}}}) {
+        EXPECT_EQ(answers(none, ours), 0u) << int{none.bytes[0]};
+        EXPECT_EQ(answers(peer, none), 0u) << int{none.bytes[0]};
+    }
+    EXPECT_EQ(answers(peer, {4, {10, 0, 0, 255}}), 0u) << "of our network, to all";
+    EXPECT_EQ(answers(peer, ours), 1u) << "a host";
+}
+
 // An ICMP error reaches the connection it is about, by what it quotes (RFC 792, RFC 5927).
 TEST(Connection, IcmpPortUnreachableRefuses)
 {

@@ -275,6 +275,7 @@ private:
     void take_fin(Arrival& in);
     void repeat_syn_ack(Arrival& in);
     void refuse_sequence(Arrival& in);
+    void report_old_text(Arrival& in);
     void note_fin(Arrival& in);
     void store(Arrival& in);
     void store_in_order(Arrival& in);

@@ -132,6 +132,7 @@ bool Connection::timestamp_ok(Arrival& in)
         in.now - ts_recent_time_ > kTimestampOutdated)
         return true;
     in.ctx.counters.paws++;
+    report_old_text(in);
     if (in.length() != 0)
         answer_now(in);
     else
@@ -178,19 +179,30 @@ void Connection::repeat_syn_ack(Arrival& in)
 void Connection::refuse_sequence(Arrival& in)
 {
     const bool old = in.length() != 0 && in.seq + in.length() <= rcv_nxt_;
-    if (in.seq + in.length() > rcv_nxt_) {
+    if (old)
+        report_old_text(in);
+    else if (in.seq + in.length() > rcv_nxt_)
         in.ctx.counters.out_of_window++;
-    } else if (!in.payload.empty()) {
-        in.ctx.counters.duplicate_bytes += in.payload.left();
-        sack_.duplicate(in.payload.seq(), in.payload.end());
-        ack_.quick();
-    }
     if (old && in.fin && state_ == State::kTimeWait)
         start_timer(Timer::kTimeWait, in.ctx.config.time_wait, in);
     if (in.length() != 0 && !in.syn)
         answer_now(in);
     else
         challenge(in);
+}
+
+/// Text that came before (RFC 2883 4). It is refused for its number or, if it was overtaken by its
+/// own retransmission, for its timestamp; either way a sender that hears of it learns that nothing
+/// was lost.
+void Connection::report_old_text(Arrival& in)
+{
+    const Payload& payload = in.payload;
+    if (payload.empty() || payload.seq() >= rcv_nxt_)
+        return;
+    const Seq end = min(payload.end(), rcv_nxt_);
+    in.ctx.counters.duplicate_bytes += distance(payload.seq(), end);
+    sack_.duplicate(payload.seq(), end);
+    ack_.quick();
 }
 
 /// Second, check the RST bit (RFC 5961 3.2). @return there is none.

@@ -57,6 +57,21 @@ TEST_F(SackTest, OldDuplicateIsReportedOnce)
     EXPECT_TRUE(last().sack.empty());
 }
 
+// Reordered by more than a round trip: the retransmission overtakes, and takes TS.Recent with it.
+TEST_F(SackTest, OvertakenByItsRetransmissionIsReported)
+{
+    data(100, 100);
+    in({.seq = 0, .len = 100, .tsval = 6200});
+    EXPECT_EQ(last().ack, 200u);
+    in({.seq = 0, .len = 100, .tsval = 6100});
+    EXPECT_EQ(counters.paws, 1u);
+    EXPECT_EQ(last().sack, (Blocks{{0, 100}}));
+    in({.seq = 100, .len = 300, .tsval = 6100}); // what was not received is not a duplicate
+    const Sent ack = last();
+    EXPECT_EQ(ack.ack, 200u);
+    EXPECT_EQ(ack.sack, (Blocks{{100, 200}}));
+}
+
 TEST_F(SackTest, DuplicateWithinAnIslandComesBeforeTheIsland)
 {
     data(100, 300);

@@ -53,8 +53,8 @@ CELLS = [
     # In bursts: good to bad, bad to good, loss while bad.
     Cell("bursts of 4", 400, 2, "--burst 0.0003 0.25 1"),
     Cell("bursts of 10", 400, 2, "--burst 0.0001 0.1 1"),
-    Cell("bursts of 50", 400, 2, "--burst 0.00004 0.02 1"),
-    Cell("bursts of 200", 400, 2, "--burst 0.00002 0.005 1"),
+    Cell("bursts of 50", 400, 2, "--burst 0.0001 0.02 1"),
+    Cell("bursts of 200", 400, 2, "--burst 0.00006 0.005 1"),
     Cell("bursts, half lost", 400, 2, "--burst 0.0002 0.05 0.5"),
     # Of acknowledgements.
     Cell("ACK loss 1 %", 400, 4, "", "--loss 0.01"),
@@ -95,19 +95,19 @@ CELLS = [
     Cell("ACK rate 4 Mb/s", 400, 4, "", "--rate 4 --queue 64"),
     # The path's MTU falls, and ICMP says so.
     Cell("MTU 1400 from the start", 400, 4, "--mtu 1400"),
-    Cell("MTU 1280 in mid-stream", 400, 4, "--mtu 1500 1280@20000"),
+    Cell("MTU 1280 in mid-stream", 400, 4, "--mtu 1500 1280@5000"),
     Cell("MTU falls four times", 400, 4, "--mtu 1500 1480@5000 1440@15000 1360@25000 1300@35000"),
     Cell("MTU 9000", 800, 4, mtu=9000, queue=1024),
-    Cell("MTU 9000 to 1500", 400, 4, "--mtu 9000 1500@4000", mtu=9000, queue=1024),
+    Cell("MTU 9000 to 1500", 400, 4, "--mtu 9000 1500@3000", mtu=9000, queue=1024),
     Cell("MTU 9000, loss 0.3 %", 800, 2, "--loss 0.003", mtu=9000, queue=1024),
     # All at once.
-    Cell("a wireless link", 200, 10, "--burst 0.00005 0.2 1 --jitter 3", "--jitter 3", queue=512),
+    Cell("a wireless link", 200, 10, "--burst 0.0002 0.2 1 --jitter 3", "--jitter 3", queue=512),
     Cell("a bad cable", 400, 1, "--loss 0.0005 --corrupt 0.0005", "--loss 0.0005 --corrupt 0.0005"),
     Cell("two paths", 400, 4, "--reorder 0.5 --reorder-by 0.5", "--reorder 0.5 --reorder-by 0.5"),
     Cell(
         "everything", 400, 1,
-        "--loss 0.0005 --burst 0.00005 0.2 1 --corrupt 0.0005 --duplicate 0.01 --reorder 0.01 "
-        "--reorder-by 0.5 --jitter 0.5 --mtu 1500 1400@20000",
+        "--loss 0.0005 --burst 0.0002 0.2 1 --corrupt 0.0005 --duplicate 0.01 --reorder 0.01 "
+        "--reorder-by 0.5 --jitter 0.5 --mtu 1500 1400@5000",
         "--loss 0.01 --corrupt 0.01 --duplicate 0.01 --reorder 0.01 --reorder-by 0.5 --jitter 0.5",
     ),
-]  # fmt: skip
+]

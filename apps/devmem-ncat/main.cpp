@@ -167,15 +167,15 @@ struct Lane {
     std::vector<Receiver*> receivers;
     Progress* progress = nullptr;
 
-    /// Let others run while there is nothing to do: at once after some rounds, and sleep after a
-    /// while, so that a listener nobody speaks to costs nothing.
+    /// Let others run while there is nothing to do, for a moment, and longer after a while, so that
+    /// a listener nobody speaks to costs nothing. Sleeps rather than sched_yield(), which leaves
+    /// the CPU to whoever computes on it for a whole time slice, whatever arrives meanwhile.
     void rest(unsigned idle_rounds) const
     {
-        constexpr unsigned kYieldAfter = 64, kSleepAfter = 20'000;
-        if (idle_rounds > kSleepAfter)
-            std::this_thread::sleep_for(std::chrono::microseconds(50));
-        else if (idle_rounds > kYieldAfter)
-            sched_yield();
+        constexpr unsigned kNapAfter = 64, kSleepAfter = 1024;
+        if (idle_rounds > kNapAfter)
+            std::this_thread::sleep_for(
+                std::chrono::microseconds(idle_rounds > kSleepAfter ? 50 : 10));
     }
 
     void run()

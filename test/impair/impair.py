@@ -200,10 +200,10 @@ def transfer(args, cell: Cell, cc: str, family: int, ours: bool, folder: Path) -
         plug_wire(cell.mtu)
         plug_receiver(ours, cell.mtu)
         wait_until(f"{address} answers", lambda: answers(address))
-        wire.prefer(2)
-        receiver.prefer(1)
         with Process(folder, "sender", CPUS[0], send) as sender:
-            sender.prefer(1)
+            if args.compare:
+                for process, priority in ((wire, 2), (receiver, 1), (sender, 1)):
+                    process.prefer(priority)
             sent = sender.result(RUN_SECONDS)
         received = receiver.result(10)
         wire.end()

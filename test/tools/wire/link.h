@@ -34,7 +34,7 @@ struct Impairments {
     double rate = 0;          ///< bytes a second; 0: no bound
     double bucket = 0;        ///< bytes that may go at once after a rest
     double queue = 0;         ///< bytes that may wait for the rate
-    std::vector<MtuStep> mtu; ///< ascending; none: no bound
+    std::vector<MtuStep> mtu; ///< ascending; none: no bound. Nothing is ever fragmented
 };
 
 /// What happened to frames; all but `frames` and `passed_by` are of TCP packets.

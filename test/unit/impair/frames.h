@@ -4,8 +4,10 @@
 
 #include "test/tools/wire/frame.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 /// RFC 1071 over whole 16-bit words, as it stands there.
 inline std::uint32_t ones_complement(const std::uint8_t* data, std::size_t len,

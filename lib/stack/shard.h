@@ -191,6 +191,7 @@ private:
     int move_queue(const devmem::PayloadPool& payload, std::string& error);
     void leave_pools();
     void serve_starved();
+    void reclaim_from_silent();
     unsigned drain_events(devmem_event* events, unsigned n);
     std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
     std::uint16_t announced_mss(std::uint8_t family, bool timestamps) const;
@@ -234,6 +235,8 @@ private:
     std::vector<Waiter> waiters_;
     std::uint32_t neighbour_version_ = 0;
     devmem::tcp::Time next_reap_ = 0;
+    devmem::tcp::Time next_reclaim_ = 0;
+    std::uint32_t reclaim_hand_ = 0; ///< slot
     std::uint16_t next_port_ = 0;
     std::uint16_t ip_id_ = 0;
 

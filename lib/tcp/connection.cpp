@@ -202,6 +202,17 @@ Actions Connection::window_check(Time now, Context& ctx)
     return call.actions;
 }
 
+void Connection::lend(Time now, Context& ctx)
+{
+    if (!may_receive() || now - heard_ < ctx.config.silence)
+        return;
+    window_.lend(ctx.credit);
+    if (!ooo_.empty()) {
+        window_.dropped(ooo_.clear(ctx.runs, ctx.sink));
+        ctx.counters.reneged++;
+    }
+}
+
 bool Connection::receive(Run* run, Context& ctx)
 {
     if (!queue_.pop(ctx.runs, run))

@@ -197,6 +197,11 @@ public:
     /// an ACK if the step is worth one (RFC 9293 3.8.6.2.2).
     Actions window_check(Time now, Context& ctx);
 
+    /// Memory is scarce: if nothing has been heard of the peer for Config::silence, give up what is
+    /// set aside for it, and text behind a gap, which a sender keeps for this case (RFC 2018 8).
+    /// What RCV.NXT has passed stays.
+    void lend(Time now, Context& ctx);
+
     /// Take the next in-order run. The caller owns its fragments. @return false: none.
     bool receive(Run* run, Context& ctx);
     /// Bytes that wait in the receive queue.

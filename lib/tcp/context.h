@@ -41,6 +41,7 @@ struct Counters {
     std::uint64_t after_close = 0;
     std::uint64_t ooo_overlap_bytes = 0;
     std::uint64_t no_memory = 0; ///< segments whose fragments the connection may not have
+    std::uint64_t reneged = 0;   ///< times a connection gave up text behind a gap
     std::uint64_t retransmits = 0;
     std::uint64_t pure_acks = 0;
     std::uint64_t window_limited = 0;
@@ -57,13 +58,14 @@ struct Config {
     /// Most a connection may hold or have promised, true size, the application's part included; 0:
     /// as much as it leaves free.
     std::uint32_t held_limit_bytes = 0;
+    Time silence = 1'000'000; ///< after which lend() takes what waits for the peer
     std::uint32_t send_buffer = 256u << 10;
     Time delayed_ack = 40'000;    ///< RFC 5681 4.2: below 500 ms
     Time rto_initial = 1'000'000; ///< RFC 6298 2.1
     Time rto_min = 200'000;
     Time rto_max = 60'000'000;
     Time time_wait = 60'000'000; ///< 2 MSL; also how long a closed connection waits for a FIN
-    unsigned syn_retries = 6;
+    unsigned syn_retries = 7; ///< 183 s: RFC 9293 3.8.3 asks for 3 minutes
     unsigned retries = 15; ///< of data and FIN, RFC 9293 3.8.3 R2
 };
 

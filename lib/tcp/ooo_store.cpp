@@ -191,18 +191,21 @@ std::uint32_t OooStore::drain(RunStore& runs, Seq seq, RunQueue& queue)
     return distance(runs[first].seq, runs[first].end);
 }
 
-void OooStore::clear(RunStore& runs, Sink& sink)
+std::uint32_t OooStore::clear(RunStore& runs, Sink& sink)
 {
+    std::uint32_t fragments = 0;
     while (!empty()) {
         const std::uint32_t island = root_;
         unlink(runs, island);
         for (std::uint32_t run = island; run != kNone;) {
             const std::uint32_t next = runs[run].next;
             sink.release(run, runs[run].count);
+            fragments += runs[run].count;
             run = next;
         }
     }
     last_ = kNone;
+    return fragments;
 }
 
 } // namespace devmem::tcp

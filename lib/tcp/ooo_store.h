@@ -20,7 +20,7 @@ namespace devmem::tcp {
 ///              left        end   left  end
 ///
 /// Always: islands do not touch; the first byte to arrive for a position stays; a byte once held is
-/// kept until it moves on or the connection ends (no reneging, RFC 2018 8).
+/// kept until it moves on or clear().
 ///
 /// Islands are nodes of a treap (a binary tree by sequence number that is a heap by a hash of the
 /// fragment index, a number the peer does not choose): O(log islands) expected, no allocation.
@@ -51,8 +51,8 @@ public:
 
     /// Move the first island to `queue` if it starts at `seq`. @return bytes moved.
     std::uint32_t drain(RunStore& runs, Seq seq, RunQueue& queue);
-    /// Give every fragment back.
-    void clear(RunStore& runs, Sink& sink);
+    /// Give every fragment back. @return how many.
+    std::uint32_t clear(RunStore& runs, Sink& sink);
 
 private:
     struct Around {

@@ -44,7 +44,7 @@ void RcvWindow::open(const Config& config, const Credit& credit, std::uint16_t m
     kept_ = 0;
     returned_ = returned;
     scale_ = 0;
-    closed_ = widened_ = false;
+    closed_ = widened_ = lent_ = false;
     fill_ = static_cast<std::uint16_t>(std::min<std::uint32_t>(credit.fragment_bytes, mss));
     backed_ = 0;
 }
@@ -155,7 +155,9 @@ RcvWindow::Grant RcvWindow::grant(Seq rcv_nxt, const Means& means, std::uint32_t
 void RcvWindow::back(Seq rcv_nxt, const Means& means, Grant* result, Credit& credit)
 {
     edge_ += result->step;
-    if (closed_)
+    if (lent_)
+        result->starved = edge_ == rcv_nxt;
+    if (closed_ || lent_)
         return;
     const std::uint64_t cost = cost_of(distance(rcv_nxt, edge_), credit);
     const std::uint64_t wanted = std::min<std::uint64_t>(cost, target_);
@@ -196,9 +198,19 @@ RcvWindow::Grant RcvWindow::widen(Seq rcv_nxt, std::uint32_t mss, const Config& 
     Grant result = grant(rcv_nxt, means, least, false, credit);
     if (result.step < least && !(shut && result.step != 0))
         result.step = 0;
+    if (lent_) // a segment to begin with, and that costs nobody anything
+        result.step = shut ? std::min(result.step, mss) : 0;
     widened_ |= result.step != 0;
     back(rcv_nxt, means, &result, credit);
     return result;
+}
+
+void RcvWindow::lend(Credit& credit)
+{
+    credit.promised_bytes -= static_cast<std::int64_t>(backed_);
+    credit.free_bytes += static_cast<std::int64_t>(backed_);
+    backed_ = 0;
+    lent_ = true;
 }
 
 void RcvWindow::close(Credit& credit)

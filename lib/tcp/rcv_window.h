@@ -87,9 +87,15 @@ public:
         credit.promised_bytes -= static_cast<std::int64_t>(covered);
         credit.free_bytes -= static_cast<std::int64_t>(cost - covered);
         kept_ += fragments;
+        lent_ = false;
         if (bytes != std::uint64_t{fragments} * fill_) [[unlikely]]
             learn_fill(fragments, bytes, credit);
     }
+    /// Nothing has come for long: what is set aside for what may come goes to others until
+    /// something does, and then has to be free. What was announced stays announced.
+    void lend(Credit& credit);
+    /// The engine gave up fragments it had kept.
+    void dropped(std::uint32_t fragments) { kept_ -= fragments; }
     /// No byte will be accepted any more: the credit goes back, and the edge stays where it is.
     void close(Credit& credit);
 
@@ -119,6 +125,7 @@ private:
     std::uint8_t scale_;
     bool closed_ : 1;
     bool widened_ : 1;     ///< not announced yet
+    bool lent_ : 1;        ///< nothing is set aside, however much is announced
     std::uint16_t fill_;   ///< bytes that a fragment is expected to bring
     std::uint64_t backed_; ///< memory set aside for what is promised
 };

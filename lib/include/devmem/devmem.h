@@ -634,6 +634,7 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
     X(rx_device_bytes, "payload bytes given to the application in the region")                     \
     X(rx_host_bytes, "payload bytes given to it in host memory: not split off by the port")        \
     X(rx_ooo_segments, "segments kept out of order")                                               \
+    X(rx_reneged, "times a silent connection gave up text behind a gap, memory being scarce")      \
     X(rx_duplicate_bytes, "bytes that had been received already")                                  \
     X(rx_fragments, "fragments the delivered bytes occupy")                                        \
     X(tx_packets, "packets given to the port")                                                     \

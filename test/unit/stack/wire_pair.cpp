@@ -160,7 +160,18 @@ bool WirePair::inject(End& to, const wire::Flow& flow, const wire::TcpHeader& tc
     return inject(to, std::span(frame).first(headers + payload.size()));
 }
 
-void WirePair::carry(rte_ring* from, rte_ring* to)
+void WirePair::look(const rte_mbuf* m, Seen& seen)
+{
+    wire::Packet packet;
+    const std::span head(rte_pktmbuf_mtod(m, const std::uint8_t*), rte_pktmbuf_data_len(m));
+    if (wire::parse(head, rte_pktmbuf_pkt_len(m), &packet) == wire::Verdict::kOk &&
+        packet.kind == wire::Kind::kTcp) {
+        seen.segments++;
+        seen.last = packet;
+    }
+}
+
+void WirePair::carry(rte_ring* from, rte_ring* to, Seen& seen)
 {
     void* item = nullptr;
     std::vector<void*> late;
@@ -171,6 +182,7 @@ void WirePair::carry(rte_ring* from, rte_ring* to)
     };
     while (rte_ring_dequeue(from, &item) == 0) {
         auto* m = static_cast<rte_mbuf*>(item);
+        look(m, seen);
         if (cut || chance(impairment.loss_percent)) {
             rte_pktmbuf_free(m);
             continue;
@@ -194,8 +206,8 @@ void WirePair::poll()
         if (end->shard != nullptr)
             poll_end(*end);
     }
-    carry(a.tx, b.rx);
-    carry(b.tx, a.rx);
+    carry(a.tx, b.rx, seen_a);
+    carry(b.tx, a.rx, seen_b);
 }
 
 bool WirePair::run_until(const std::function<bool()>& done, double seconds)

@@ -80,8 +80,16 @@ public:
     std::mt19937_64 random{42};
     bool cut = false; ///< nothing passes
 
+    /// The TCP segments on the wire so far, and the last of them, by the end that sent it.
+    struct Seen {
+        std::uint64_t segments = 0;
+        wire::Packet last{};
+    };
+    Seen seen_a, seen_b;
+
 private:
-    void carry(rte_ring* from, rte_ring* to);
+    void look(const rte_mbuf* m, Seen& seen);
+    void carry(rte_ring* from, rte_ring* to, Seen& seen);
     std::map<std::uint16_t, devmem_listener_t> listeners_;
     rte_mempool* forged_ = nullptr;
 };

@@ -282,6 +282,39 @@ TEST_F(WindowTest, ProbesWithoutTextAreAnsweredAndNothingWasDropped)
     EXPECT_EQ(counters.out_of_window, 0u);
 }
 
+TEST_F(WindowTest, TheSilentLendWhatIsSetAsideForThem)
+{
+    establish();
+    const std::uint32_t announced = edge;
+    conn.lend(now, ctx);
+    EXPECT_GT(credit.promised_bytes, 0) << "the peer was heard of just now";
+    run_for(config.silence);
+    conn.lend(now, ctx);
+    EXPECT_EQ(credit.promised_bytes, 0);
+    EXPECT_EQ(edge, announced);
+    conn.window_check(now, ctx);
+    EXPECT_EQ(credit.promised_bytes, 0) << "only what arrives changes that";
+    data(at, 1000);
+    EXPECT_EQ(receive(), 1000u);
+    EXPECT_GT(credit.promised_bytes, 0);
+}
+
+TEST_F(WindowTest, TextBehindAGapGoesOnlyWithSilence)
+{
+    establish();
+    data(at + 1000, 1000);
+    conn.lend(now, ctx);
+    EXPECT_EQ(counters.reneged, 0u);
+    run_for(config.silence);
+    conn.lend(now, ctx);
+    EXPECT_EQ(counters.reneged, 1u);
+    EXPECT_EQ(pool.held_by_engine(), 0u);
+    data(at, 1000);
+    EXPECT_EQ(receive(), 1000u) << "a sender keeps what was only selectively acknowledged";
+    data(at + 1000, 1000);
+    EXPECT_EQ(receive(), 1000u);
+}
+
 TEST_F(WindowTest, CreditGoesBackWhenThePeerIsDone)
 {
     establish();

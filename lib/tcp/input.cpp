@@ -166,11 +166,13 @@ bool Connection::sequence_ok(Arrival& in)
     return false;
 }
 
-/// The peer has not seen our SYN-ACK.
+/// The peer has not seen our SYN-ACK. It hears its latest timestamp: with that of the first SYN it
+/// would take all its waiting for the round trip, and wait as long when an ACK is lost.
 void Connection::repeat_syn_ack(Arrival& in)
 {
     if (in.has(kAck))
         return;
+    update_timestamp(in);
     snd_nxt_ = iss_;
     in.actions |= kPollNow;
 }

@@ -81,11 +81,12 @@ TEST_F(TcpTest, RepeatedSynIsAnsweredWithSynAckAgain)
     send_syn();
     poll();
     take();
-    in({.seq = kSynSeq, .flags = kSyn});
+    in({.seq = kSynSeq, .flags = kSyn, .tsval = 9000});
     const Sent again = take();
     EXPECT_EQ(again.flags, kSyn | kAck);
     EXPECT_EQ(again.seq, kSynSeq);
-    in({});
+    EXPECT_EQ(again.options.ts_ecr, 9000u); // RFC 7323 4.3
+    in({.tsval = 9001});
     EXPECT_EQ(conn.state(), State::kEstablished);
 }
 

@@ -25,6 +25,8 @@ Link::Link(Impairments impairments, std::uint64_t seed)
 /// Every number is drawn for every packet, so that one impairment does not change another's.
 Link::Fate Link::draw()
 {
+    if (counters_.packets < impairments_.from)
+        return {};
     Random random(seed_, counters_.packets);
     const auto happens = [&](double probability) { return random.fraction() < probability; };
     const bool turns = happens(bad_ ? impairments_.burst_leave : impairments_.burst_enter);

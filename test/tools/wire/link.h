@@ -22,6 +22,7 @@ struct MtuStep {
 
 /// Probabilities are from 0 to 1, and of one packet.
 struct Impairments {
+    std::uint64_t from = 0; ///< packets with lower numbers fare well: a handshake, say
     double loss = 0;
     /// Gilbert-Elliott: from good to bad, from bad to good, loss while bad.
     double burst_enter = 0, burst_leave = 1, burst_loss = 1;

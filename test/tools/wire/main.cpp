@@ -66,6 +66,7 @@ void add_direction(CLI::App& app, const char* name, const char* help, Impairment
     constexpr double kMs = 1e6, kKib = 1024, kMbits = 1e6 / 8;
     const CLI::Range probability(0.0, 1.0);
     CLI::App* way = app.add_subcommand(name, help);
+    way->add_option("--from", to->from, "all goes well until this packet (0)");
     way->add_option("--loss", to->loss, "lose packets: probability")->check(probability);
     way->add_option_function<std::vector<double>>(
            "--burst",

@@ -90,6 +90,18 @@ TEST(WireLink, OneImpairmentDoesNotChangeAnother)
     EXPECT_EQ(lost(), alone);
 }
 
+TEST(WireLink, SparesTheFirst)
+{
+    Impairments impairments;
+    impairments.loss = impairments.burst_enter = impairments.burst_leave = 0.5;
+    const auto all = arrivals(impairments, 1, kMany);
+    ASSERT_GT(std::count(all.begin(), all.begin() + 50, 0u), 0);
+    impairments.from = 50;
+    const auto copies = arrivals(impairments, 1, kMany);
+    EXPECT_EQ(std::count(copies.begin(), copies.begin() + 50, 1u), 50);
+    EXPECT_NEAR(share(copies, 0), share(all, 0), five_sigma(0.5));
+}
+
 TEST(WireLink, LosesAsOften)
 {
     Impairments impairments;

@@ -128,6 +128,14 @@ RcvWindow::Means RcvWindow::means(std::uint32_t mss, const Config& config,
     return {std::min<std::uint64_t>(target_, allowance(segment, config, credit)), share};
 }
 
+/// The smallest step worth a segment (RFC 9293 3.8.6.2.2): what the peer puts into the memory of a
+/// full one. Asked for a full one, the window would never open again where all the memory there is
+/// brings less, at the little that the peer puts into a fragment.
+std::uint32_t RcvWindow::least_step(std::uint32_t mss, const Credit& credit) const
+{
+    return std::min(static_cast<std::uint32_t>(bytes_for(mss, credit)), target_ / 2);
+}
+
 /// How far the edge would move. @param least smallest step that is worth it, unless it fills the
 /// target.
 RcvWindow::Grant RcvWindow::grant(Seq rcv_nxt, const Means& means, std::uint32_t least, bool syn,
@@ -179,7 +187,7 @@ RcvWindow::Grant RcvWindow::announce(Seq rcv_nxt, std::uint32_t mss, bool syn, c
     const bool granted = widened_; // by widen(): this announces it
     widened_ = false;
     if (!granted)
-        result = grant(rcv_nxt, means, std::min(mss, target_ / 2), syn, credit);
+        result = grant(rcv_nxt, means, least_step(mss, credit), syn, credit);
     if (result.step == 0) {
         const std::uint32_t promised = distance(rcv_nxt, edge_);
         result.step = round_up(promised, syn ? 0 : scale_) - promised;
@@ -193,7 +201,7 @@ RcvWindow::Grant RcvWindow::widen(Seq rcv_nxt, std::uint32_t mss, const Config& 
                                   Credit& credit)
 {
     const bool shut = distance(rcv_nxt, edge_) < mss;
-    const std::uint32_t least = shut ? std::min(mss, target_ / 2) : std::min(2 * mss, target_ / 4);
+    const std::uint32_t least = shut ? least_step(mss, credit) : std::min(2 * mss, target_ / 4);
     const Means means = this->means(mss, config, credit);
     Grant result = grant(rcv_nxt, means, least, false, credit);
     if (result.step < least && !(shut && result.step != 0))

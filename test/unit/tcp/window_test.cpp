@@ -335,5 +335,23 @@ TEST_F(WindowTest, OddSizesNeverMoveTheEdgeBack)
     EXPECT_GT(credit.free_bytes, -3'000);
 }
 
+TEST_F(WindowTest, OpensAgainForAPeerOfTinySegments)
+{
+    // Ten bytes to a fragment: the limit is worth two segments at first, a fifth of one later.
+    config.held_limit_bytes = 2 * kMss;
+    config.window_scale = false; // no edge is rounded up
+    establish();
+    out.clear();
+    for (int i = 0; i < 1'000; i++) {
+        ASSERT_GT(edge, at) << "closed, with nothing held, after " << i << " segments";
+        const std::uint32_t n = std::min(10u, edge - at);
+        data(at, n);
+        at += n;
+        receive();
+        conn.window_check(now, ctx);
+        run_for(config.delayed_ack);
+    }
+}
+
 } // namespace
 } // namespace devmem::tcp::test

@@ -467,6 +467,7 @@ void World::arrive(Flying segment)
     if (!open_ || failed())
         return;
     arrivals_++;
+    refresh(); // as before a burst, of which this is one: what it lies in is free
     if (conn_.state() == State::kSynSent && segment.flags & kSyn)
         segment.position = -1; // it is what the stream is counted from
     if (!lay_out(segment))
@@ -501,7 +502,6 @@ void World::arrive(Flying segment)
                     &options};
     const bool empty = conn_.readable_bytes() == 0 && !conn_.peer_closed();
     const std::int64_t before = rcv_nxt();
-    refresh();
     const Actions actions = conn_.process(s, now_, ctx_);
     note(actions);
     after_call();
@@ -910,13 +910,14 @@ void World::finish_stream()
     if (config_.held_limit_bytes != 0)
         memory = std::min(memory, config_.held_limit_bytes / pool_.device_fragment_bytes);
     // Beyond all numbers used before: a FIN below bytes that are held is no honest one.
-    const std::int64_t end = std::max(rcv_nxt() + 300, highest_);
+    // And beyond the window, so that it has to open.
+    const std::int64_t end = std::max({rcv_nxt() + 300, highest_, edge_ + 100});
     for (unsigned round = 0; round < 2000 && open_ && !failed(); round++) {
         receive(UINT32_MAX);
         give_back_all();
         check_widened();
         // What is held behind gaps may leave no memory for what fills them.
-        if (engine_ > memory / 4)
+        if (engine_ > memory / 4 || (engine_ != 0 && memory * credit_.fragment_bytes < 4 * kMss))
             return;
         // Everything we sent is acknowledged, and there is room for more.
         ours_acked_ = ours_max_;

@@ -20,7 +20,8 @@ std::uint16_t below(Random& random, std::uint32_t n)
 }
 
 /// Mostly an honest exchange, so that there is a state to disturb.
-Event random_event(Random& random)
+/// @param longest bound on what a segment brings
+Event random_event(Random& random, std::uint32_t longest)
 {
     const auto byte = [&] { return static_cast<std::uint8_t>(random()); };
     const std::uint32_t dice = random() % 1000;
@@ -31,14 +32,14 @@ Event random_event(Random& random)
         const auto obeys = static_cast<std::uint8_t>(random() % 8 ? kObeys : 0);
         const auto fin = static_cast<std::uint8_t>(random() % 60 ? 0 : kWithFin);
         return {Kind::kNext, static_cast<std::uint8_t>(obeys | fin | layout | delayed),
-                below(random, 8), below(random, 700)};
+                below(random, 8), below(random, longest)};
     }
     if (dice < 450) {
         const auto place = static_cast<std::uint8_t>(random() % 3 ? 0 : random() % 4);
         const auto fin = static_cast<std::uint8_t>(random() % 40 ? 0 : kWithFin);
         const auto old = static_cast<std::uint8_t>(random() % 30 ? 0 : kOldClock);
         return {Kind::kText, static_cast<std::uint8_t>(place | fin | layout | delayed | old),
-                static_cast<std::uint16_t>(random() % 4000 - 500), below(random, 500)};
+                static_cast<std::uint16_t>(random() % 4000 - 500), below(random, longest)};
     }
     if (dice < 550)
         return {Kind::kArrive, static_cast<std::uint8_t>(random() % 5 == 0), below(random, 32), 0};
@@ -83,8 +84,10 @@ Scenario random_scenario(std::uint64_t seed)
     setup.wrap = static_cast<std::uint8_t>(random() % 2 ? random() : 0);
     setup.window = static_cast<std::uint16_t>(random() % 4 ? 65535 : random());
     const std::uint32_t events = 1 + random() % 200;
+    constexpr std::uint32_t kLongest[] = {700, 500, 1500, 20};
+    const std::uint32_t longest = kLongest[random() % std::size(kLongest)];
     for (std::uint32_t i = 0; i < events; i++)
-        scenario.events.push_back(random_event(random));
+        scenario.events.push_back(random_event(random, longest));
     return scenario;
 }
 

@@ -305,16 +305,15 @@ void devmem_shard::refresh_credit()
     credit_.free_bytes = free * credit_.fragment_bytes - credit_.promised_bytes;
 }
 
-/// While somebody wants memory, whoever has been silent gives up what waits for its peer. A few
-/// slots at a time: ten thousand are seen in 160 ms.
+/// While somebody wants memory, whoever has been silent gives up what waits for its peer. A round
+/// takes an eighth of a second: so long has a peer to answer to a window that opens.
 void devmem_shard::reclaim_from_silent()
 {
     constexpr tcp::Time kInterval = 1'000;
-    constexpr std::uint32_t kAtOnce = 64;
     if (starved_.empty() || now_ < next_reclaim_)
         return;
     next_reclaim_ = now_ + kInterval;
-    for (std::uint32_t i = std::min(kAtOnce, connections_); i != 0; i--) {
+    for (std::uint32_t i = connections_ / 128 + 1; i != 0; i--) {
         Slot& slot = slots_[reclaim_hand_];
         if (slot.used)
             slot.tcp.lend(now_, ctx_);

@@ -116,24 +116,20 @@ bool RcvWindow::affords(std::uint64_t cost, const Config& config, const Credit& 
 /// What may be set aside for a window: in all, and of what is free at a time.
 struct RcvWindow::Means {
     std::uint64_t budget, share;
+    std::uint32_t mss;
+    std::uint64_t segment; ///< memory of a full one
 };
 
 RcvWindow::Means RcvWindow::means(std::uint32_t mss, const Config& config,
                                   const Credit& credit) const
 {
     const std::int64_t free = std::max<std::int64_t>(credit.free_bytes, 0);
-    const std::uint64_t segment = cost_of(mss, credit);
+    const std::uint64_t fragment = credit.fragment_bytes;
+    const std::uint64_t segment = (mss + fragment - 1) / fragment * fragment;
     const auto share = static_cast<std::uint64_t>(
         std::max(free / kGrantPart, std::min(free, static_cast<std::int64_t>(segment))));
-    return {std::min<std::uint64_t>(target_, allowance(segment, config, credit)), share};
-}
-
-/// The smallest step worth a segment (RFC 9293 3.8.6.2.2): what the peer puts into the memory of a
-/// full one. Asked for a full one, the window would never open again where all the memory there is
-/// brings less, at the little that the peer puts into a fragment.
-std::uint32_t RcvWindow::least_step(std::uint32_t mss, const Credit& credit) const
-{
-    return std::min(static_cast<std::uint32_t>(bytes_for(mss, credit)), target_ / 2);
+    return {std::min<std::uint64_t>(target_, allowance(segment, config, credit)), share, mss,
+            segment};
 }
 
 /// How far the edge would move. @param least smallest step that is worth it, unless it fills the
@@ -146,12 +142,16 @@ RcvWindow::Grant RcvWindow::grant(Seq rcv_nxt, const Means& means, std::uint32_t
     const unsigned shift = syn ? 0 : scale_;
     // The window of a SYN is never scaled (RFC 7323 2.2).
     const std::uint64_t most = syn ? kUnscaledMax : UINT32_MAX;
-    const auto target =
-        round_down(static_cast<std::uint32_t>(std::min(bytes_for(target_, credit), most)), shift);
     const std::uint64_t cost = std::min(means.budget, backed_ + means.share);
+    // Where there is room for a full segment, one is announced, though the peer sends smaller ones:
+    // at what it brings of late all the memory there is may be worth less.
+    const std::uint64_t floor = cost >= means.segment ? means.mss : 0;
+    const auto in_bytes = [&](std::uint64_t memory) {
+        return std::min(std::max(bytes_for(memory, credit), floor), most);
+    };
+    const auto target = round_down(static_cast<std::uint32_t>(in_bytes(target_)), shift);
     const auto window = round_down(
-        static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes_for(cost, credit), target)),
-        shift);
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(in_bytes(cost), target)), shift);
     const std::uint32_t promised = distance(rcv_nxt, edge_);
     const bool starved = window < target && promised < target;
     if (window <= promised || (window - promised < least && window != target))
@@ -187,7 +187,7 @@ RcvWindow::Grant RcvWindow::announce(Seq rcv_nxt, std::uint32_t mss, bool syn, c
     const bool granted = widened_; // by widen(): this announces it
     widened_ = false;
     if (!granted)
-        result = grant(rcv_nxt, means, least_step(mss, credit), syn, credit);
+        result = grant(rcv_nxt, means, std::min(mss, target_ / 2), syn, credit);
     if (result.step == 0) {
         const std::uint32_t promised = distance(rcv_nxt, edge_);
         result.step = round_up(promised, syn ? 0 : scale_) - promised;
@@ -201,13 +201,15 @@ RcvWindow::Grant RcvWindow::widen(Seq rcv_nxt, std::uint32_t mss, const Config& 
                                   Credit& credit)
 {
     const bool shut = distance(rcv_nxt, edge_) < mss;
-    const std::uint32_t least = shut ? least_step(mss, credit) : std::min(2 * mss, target_ / 4);
+    const std::uint32_t least = shut ? std::min(mss, target_ / 2) : std::min(2 * mss, target_ / 4);
     const Means means = this->means(mss, config, credit);
     Grant result = grant(rcv_nxt, means, least, false, credit);
     if (result.step < least && !(shut && result.step != 0))
         result.step = 0;
-    if (lent_) // a segment to begin with, and that costs nobody anything
+    if (lent_ && result.step != 0) { // who may send nothing gets a segment to begin with
         result.step = shut ? std::min(result.step, mss) : 0;
+        lent_ = !shut;
+    }
     widened_ |= result.step != 0;
     back(rcv_nxt, means, &result, credit);
     return result;

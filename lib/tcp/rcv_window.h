@@ -107,7 +107,6 @@ private:
     Means means(std::uint32_t mss, const Config& config, const Credit& credit) const;
     Grant grant(Seq rcv_nxt, const Means& means, std::uint32_t least, bool syn,
                 const Credit& credit) const;
-    std::uint32_t least_step(std::uint32_t mss, const Credit& credit) const;
     void grow();
     void back(Seq rcv_nxt, const Means& means, Grant* result, Credit& credit);
     bool affords(std::uint64_t cost, const Config& config, const Credit& credit) const;

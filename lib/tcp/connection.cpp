@@ -209,6 +209,7 @@ void Connection::lend(Time now, Context& ctx)
     window_.lend(ctx.credit);
     if (!ooo_.empty()) {
         window_.dropped(ooo_.clear(ctx.runs, ctx.sink));
+        sack_ = {}; // a duplicate not yet told of may be of what is gone
         ctx.counters.reneged++;
     }
 }

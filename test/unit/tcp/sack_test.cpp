@@ -126,5 +126,17 @@ TEST_F(SackTest, FinAheadOfAGapIsReportedWithItsData)
     EXPECT_EQ(last().sack, (Blocks{{100, 201}}));
 }
 
+TEST_F(SackTest, NothingGivenUpIsReportedAsADuplicate)
+{
+    full = true; // the ACKs wait
+    data(100, 100);
+    data(100, 100);
+    now += config.silence;
+    conn.lend(now, ctx);
+    full = false;
+    poll();
+    EXPECT_TRUE(last().sack.empty());
+}
+
 } // namespace
 } // namespace devmem::tcp::test

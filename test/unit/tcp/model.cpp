@@ -79,6 +79,7 @@ private:
     // The connection's two ends.
     void open();
     void handshake();
+    void lend();
     void shut_down_world();
     void step(const Event& event);
     void note(Actions actions);
@@ -163,6 +164,7 @@ private:
     std::uint32_t engine_ = 0;
     std::vector<Run> placed_;
     std::uint32_t arrivals_ = 0;
+    Time last_text_ = 0; ///< when some was taken
     std::uint32_t openings_ = 0;
     std::string violation_;
 
@@ -171,6 +173,7 @@ private:
     Seq irs_{0}, iss_{0};
     bool scaled_ = false, timestamps_ = false, sack_ = false;
     unsigned peer_shift_ = 0;
+    std::uint16_t peer_window_ = 0;
     bool open_ = false;   ///< kClosed has not been seen
     bool orphan_ = false; ///< the application is gone
     bool shut_ = false;   ///< it has closed its side
@@ -182,7 +185,7 @@ private:
     std::int64_t acked_ = 0;       ///< highest acknowledgement seen
     std::uint32_t ours_max_ = 0;   ///< what we sent, SYN and FIN counted
     std::uint32_t ours_acked_ = 0; ///< what the peer acknowledges
-    std::int64_t ours_edge_ = 0;   ///< largest window the peer has granted
+    std::int64_t ours_una_ = 0, ours_window_ = 0; ///< the most acknowledged, and granted
     std::uint64_t app_sent_ = 0;
     std::vector<std::uint8_t> positions_; ///< whether a byte has arrived
     std::vector<std::uint32_t> reported_; ///< the arrival up to which a byte was reported; 0: not
@@ -219,13 +222,14 @@ void World::open()
     openings_++;
     delivered_ = cursor_next_ = edge_ = tried_edge_ = acked_ = highest_ = 0;
     ours_max_ = ours_acked_ = 0;
-    ours_edge_ = 0;
+    ours_una_ = ours_window_ = 0;
     app_sent_ = 0;
     positions_.clear();
     reported_.clear();
     fins_.clear();
     delayed_.clear();
     returned_ = 0;
+    peer_window_ = setup_.window;
     orphan_ = shut_ = poll_wanted_ = starved_ = false;
     answered_left_ = -1;
     const auto neither = [&](std::uint8_t ours, std::uint8_t peers) {
@@ -249,7 +253,7 @@ void World::open()
         options.mss = kPeerMss[setup_.peer >> 4 & 3];
         if (!(setup_.options & Setup::kPeerNoScale))
             options.window_scale = setup_.peer & 15u;
-        ours_edge_ = setup_.window;
+        ours_window_ = setup_.window;
         note(conn_.open_passive({irs_, Seq(0), setup_.window, kSyn, 1, 0, {}, &options}, iss_, kMss,
                                 kSendMss, kTsOffset, &returned_, now_, ctx_));
     }
@@ -390,7 +394,7 @@ Flying World::flying(std::int64_t position, std::uint32_t len, std::uint8_t flag
             len,
             flags,
             how,
-            syn ? setup_.window : std::uint16_t{65535},
+            peer_window_,
             iss_ + ours_acked_,
             syn ? !(setup_.options & Setup::kPeerNoTimestamps) : timestamps_,
             clock + kPeerClock - (how & kOldClock ? 500 : 0),
@@ -485,13 +489,12 @@ void World::arrive(Flying segment)
         if (!(setup_.options & Setup::kPeerNoScale))
             options.window_scale = setup_.peer & 15u;
     }
+    // An acknowledgement whose window is older than one seen before moves the edge by what it
+    // acknowledges, and the window stays (RFC 9293 3.10.7.4).
+    ours_window_ = std::max(ours_window_, std::int64_t{segment.window} << (syn ? 0 : peer_shift_));
     if (segment.flags & kAck)
-        ours_edge_ = std::max(
-            ours_edge_,
-            std::int64_t{static_cast<std::int32_t>(segment.ack.value() - (iss_ + 1).value())} +
-                (std::int64_t{segment.window} << (syn ? 0 : peer_shift_)));
-    else if (syn)
-        ours_edge_ = std::max<std::int64_t>(ours_edge_, segment.window);
+        ours_una_ = std::max(ours_una_, std::int64_t{static_cast<std::int32_t>(
+                                            segment.ack.value() - (iss_ + 1).value())});
     const Segment s{seq_of(segment.position),
                     segment.ack,
                     segment.window,
@@ -515,6 +518,8 @@ void World::arrive(Flying segment)
             kept = kept ||
                    (fragments_[f].holder == Holder::kEngine && fragments_[f].arrival == arrivals_);
     }
+    if (kept || rcv_nxt() > before)
+        last_text_ = now_;
     look_at_progress(segment, kept);
     if (actions & kPollNow)
         poll_if_wanted();
@@ -598,7 +603,7 @@ void World::look_at_text(const SegmentOut& segment)
         must(from + len <= app_sent_, "text: more than was written");
         must(!fin || (shut_ && from + len == app_sent_), "FIN: before the end of what was written");
         // One byte or the FIN beyond it is a probe.
-        must(static_cast<std::int64_t>(from) + len + fin <= ours_edge_ + 1,
+        must(static_cast<std::int64_t>(from) + len + fin <= ours_una_ + ours_window_ + 1,
              "text: beyond the peer's window");
         const std::uint16_t peer_mss = kPeerMss[setup_.peer >> 4 & 3];
         const std::size_t most = std::max<std::size_t>(
@@ -868,11 +873,32 @@ void World::step(const Event& event)
         if (!failed())
             open();
         break;
+    case Kind::kLend:
+        lend();
+        break;
     case Kind::kKinds:
         break;
     }
     if (orphan_ && !open_)
         must(engine_ == 0, "memory: kept after close");
+}
+
+/// A peer that is silent loses what lies behind gaps, though it was reported; one that is not keeps
+/// it.
+void World::lend()
+{
+    if (!open_)
+        return;
+    refresh();
+    const std::uint32_t held = engine_;
+    conn_.lend(now_, ctx_);
+    after_call();
+    must(engine_ == held || now_ - last_text_ >= config_.silence, "SACK: reneged for nothing");
+    if (engine_ == held || orphan_)
+        return;
+    const auto next = static_cast<std::size_t>(rcv_nxt());
+    if (next < reported_.size())
+        std::fill(reported_.begin() + static_cast<std::ptrdiff_t>(next), reported_.end(), 0u);
 }
 
 /// The slot is given up, wherever the connection is.
@@ -891,6 +917,7 @@ void World::shut_down_world()
 /// connection to its end.
 void World::finish()
 {
+    peer_window_ = UINT16_MAX;
     step({Kind::kOthers, 0, 0, 0});
     step({Kind::kSink, 0, 0, 0});
     give_back_all();
@@ -906,9 +933,6 @@ void World::finish()
 
 void World::finish_stream()
 {
-    std::uint32_t memory = pool_.device_fragments;
-    if (config_.held_limit_bytes != 0)
-        memory = std::min(memory, config_.held_limit_bytes / pool_.device_fragment_bytes);
     // Beyond all numbers used before: a FIN below bytes that are held is no honest one.
     // And beyond the window, so that it has to open.
     const std::int64_t end = std::max({rcv_nxt() + 300, highest_, edge_ + 100});
@@ -916,9 +940,6 @@ void World::finish_stream()
         receive(UINT32_MAX);
         give_back_all();
         check_widened();
-        // What is held behind gaps may leave no memory for what fills them.
-        if (engine_ > memory / 4 || (engine_ != 0 && memory * credit_.fragment_bytes < 4 * kMss))
-            return;
         // Everything we sent is acknowledged, and there is room for more.
         ours_acked_ = ours_max_;
         const bool all_sent = ours_max_ == 1 + app_sent_ + (shut_ ? 1 : 0);
@@ -945,8 +966,13 @@ void World::finish_stream()
         arrive(flying(at, static_cast<std::uint32_t>(len),
                       static_cast<std::uint8_t>(kAck | (fin ? kFin : 0)), 0));
         poll_if_wanted();
-        if (rcv_nxt() == at && !conn_.peer_closed())
-            pass(500'000);
+        if (rcv_nxt() == at && !conn_.peer_closed()) {
+            // A retransmission timeout. What lies behind the gap may hold the memory it takes to
+            // fill it.
+            pass(2 * config_.silence);
+            if (starved_ || engine_ != 0)
+                lend();
+        }
     }
     receive(UINT32_MAX);
     if (failed())
@@ -1134,10 +1160,10 @@ Scenario decode(std::span<const std::uint8_t> bytes)
 
 std::string report(const Scenario& scenario)
 {
-    static constexpr const char* kNames[] = {"text",        "next",  "arrive",  "lose",   "ack",
-                                             "control",     "time",  "receive", "return", "send",
-                                             "shutdown",    "close", "abort",   "sink",   "others",
-                                             "unreachable", "reopen"};
+    static constexpr const char* kNames[] = {"text",        "next",   "arrive",  "lose",   "ack",
+                                             "control",     "time",   "receive", "return", "send",
+                                             "shutdown",    "close",  "abort",   "sink",   "others",
+                                             "unreachable", "reopen", "lend"};
     static_assert(std::size(kNames) == static_cast<std::size_t>(Kind::kKinds));
     char line[128];
     const Setup& setup = scenario.setup;

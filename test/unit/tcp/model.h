@@ -36,6 +36,7 @@ enum class Kind : std::uint8_t {
     kOthers,      ///< x & 255 fragments are in the hands of other connections from now on
     kUnreachable, ///< ICMP says so
     kReopen,      ///< the slot is used for another connection
+    kLend,        ///< others want memory
     kKinds,
 };
 
@@ -77,7 +78,7 @@ struct Setup {
     std::uint8_t sizes = 0; ///< bits 0-1: of the pool, 2-3: of the window, 4-5: what may be held
     std::uint8_t peer = 0;  ///< bits 0-3: window scale, 4-5: MSS
     std::uint8_t wrap = 0;  ///< 64-byte steps to the wrap of both sequence spaces; 0: far away
-    std::uint16_t window = 65535; ///< of the SYN
+    std::uint16_t window = 65535; ///< of the peer, kAck apart
     bool operator==(const Setup&) const = default;
 };
 

@@ -66,7 +66,9 @@ Event random_event(Random& random, std::uint32_t longest)
         return {Kind::kSend, 0, below(random, 4000), 0};
     if (dice < 975)
         return {Kind::kSink, static_cast<std::uint8_t>(random() % 4 == 0), 0, 0};
-    if (dice < 990)
+    if (dice < 983)
+        return {Kind::kLend, 0, 0, 0};
+    if (dice < 993)
         return {Kind::kOthers, 0, below(random, 256), 0};
     constexpr Kind kEnds[] = {Kind::kShutdown, Kind::kClose, Kind::kAbort, Kind::kUnreachable,
                               Kind::kReopen};

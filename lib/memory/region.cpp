@@ -175,6 +175,15 @@ int change_pages(Region& region, std::uint64_t offset, std::uint64_t bytes, bool
     return 0;
 }
 
+/// Takes down a region that nobody else has seen yet.
+struct Destroy {
+    void operator()(Region* region) const
+    {
+        region->provider->destroy(*region);
+        delete region;
+    }
+};
+
 } // namespace
 
 int provider_register(const Provider& provider)
@@ -213,17 +222,18 @@ int region_create(std::string_view spec, Region** region, std::string& error)
         error = std::string(name) + ": " + error + (rc == -EINVAL ? valid_keys(*provider) : "");
         return rc;
     }
-    made->spec += asked;
-    if (made->populated == 0)
-        made->populated = made->bytes;
-    if ((made->flags & DEVMEM_REGION_GROW) != 0) {
-        made->holes.resize(made->bytes / made->page_bytes, true);
-        std::fill_n(made->holes.begin(), made->populated / made->page_bytes, false);
+    std::unique_ptr<Region, Destroy> whole(made.release());
+    whole->spec += asked;
+    if (whole->populated == 0)
+        whole->populated = whole->bytes;
+    if ((whole->flags & DEVMEM_REGION_GROW) != 0) {
+        whole->holes.resize(whole->bytes / whole->page_bytes, true);
+        std::fill_n(whole->holes.begin(), whole->populated / whole->page_bytes, false);
     }
     Registry& all = registry();
     const std::lock_guard lock(all.mutex);
-    all.live.emplace(static_cast<std::uint64_t>(made->base), made.get());
-    *region = made.release();
+    all.live.emplace(static_cast<std::uint64_t>(whole->base), whole.get());
+    *region = whole.release();
     return 0;
 }
 

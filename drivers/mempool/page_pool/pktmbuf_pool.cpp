@@ -258,8 +258,9 @@ rte_mempool* devmem_pool_create(const devmem_pool_config* config, char* text, st
     };
     rte_pktmbuf_pool_init(mp.get(), &private_data);
     rc = rte_mempool_populate_default(mp.get());
-    if (rc < 0)
-        return fail(rc, text, len, "mempool %s: no memory for %u mbufs", name, layout.fragments);
+    if (rc < 0) // the library's -ENOBUFS is that the driver had no memory for its index
+        return fail(rc == -ENOBUFS ? -ENOMEM : rc, text, len, "mempool %s: no memory for %u mbufs",
+                    name, layout.fragments);
 
     PagePoolState& state = *page_pool_state(mp.get());
     state.flags = flags;

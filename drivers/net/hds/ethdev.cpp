@@ -59,6 +59,17 @@ Queue* make_queue(unsigned socket)
     return queue;
 }
 
+/// What the ethdev layer calls is C, which no exception may pass through.
+template <typename Call>
+int contained(Call call)
+{
+    try {
+        return call();
+    } catch (const std::bad_alloc&) {
+        return -ENOMEM;
+    }
+}
+
 template <typename Queue>
 void free_queue(void*& slot)
 {
@@ -96,7 +107,7 @@ int follow_mtu(const rte_eth_dev* dev, std::uint16_t mtu)
 
 int dev_configure(rte_eth_dev* dev)
 {
-    return end_of(dev).configure(*dev->data);
+    return contained([dev] { return end_of(dev).configure(*dev->data); });
 }
 
 void run_rx(rte_eth_dev* dev, std::uint16_t q, bool run)
@@ -200,13 +211,15 @@ int rx_queue_setup(rte_eth_dev* dev, std::uint16_t q, std::uint16_t descriptors,
     queue->descriptors = descriptors;
     // The ethdev layer takes offloads set for the whole port out of the queue's.
     const std::uint64_t offloads = conf->offloads | dev->data->dev_conf.rxmode.offloads;
-    queue->stats = end_of(dev).rx_before[q];
     std::uint32_t fragments = 0;
     int rc = rx_queue_configure(*queue, *conf, pool, offloads);
     if (rc == 0)
         rc = rx_queue_fragments(*queue, largest_frame(offloads, dev->data->mtu), &fragments);
     if (rc == 0)
-        rc = end_of(dev).set_up_rx(*queue, *conf, socket);
+        rc = contained([&] {
+            queue->stats = end_of(dev).rx_before[q];
+            return end_of(dev).set_up_rx(*queue, *conf, socket);
+        });
     queue->max_fragments = fragments;
     dev->data->rx_queues[q] = queue;
     if (rc != 0)
@@ -226,7 +239,7 @@ int tx_queue_setup(rte_eth_dev* dev, std::uint16_t q, std::uint16_t descriptors,
     queue->queue_id = q;
     queue->descriptors = descriptors;
     queue->conf = *conf;
-    const int rc = end_of(dev).set_up_tx(*queue, *conf, socket);
+    const int rc = contained([&] { return end_of(dev).set_up_tx(*queue, *conf, socket); });
     dev->data->tx_queues[q] = queue;
     if (rc != 0)
         free_queue<TxQueue>(dev->data->tx_queues[q]);
@@ -327,7 +340,8 @@ int stats_get(rte_eth_dev* dev, rte_eth_stats* stats)
 int stats_reset(rte_eth_dev* dev)
 {
     reset_stats(*dev->data);
-    end_of(dev).rx_before.clear();
+    for (auto& [queue, before] : end_of(dev).rx_before)
+        before = {};
     port_of(dev).missed_before = end_of(dev).missed();
     return 0;
 }
@@ -527,14 +541,14 @@ int probe(rte_vdev_device* vdev)
     }
     Args args;
     std::unique_ptr<End> end;
-    if (const int rc = make_end(vdev, name, args, end); rc != 0)
+    if (const int rc = contained([&] { return make_end(vdev, name, args, end); }); rc != 0)
         return rc;
 
     const int node =
         vdev->device.numa_node >= 0 ? vdev->device.numa_node : static_cast<int>(rte_socket_id());
     rte_eth_dev* dev = rte_eth_dev_allocate(name);
     if (dev == nullptr)
-        return -EEXIST;
+        return -ENOMEM; // of all codes not -EEXIST, with which EAL takes a probe to have succeeded
     if (!fresh_as_expected(dev, name))
         return refuse_abi(); // nothing is known of the port, so it is not even released
     auto* port = static_cast<Port*>(rte_zmalloc_socket(kDriver, sizeof(Port), 0, node));

@@ -216,6 +216,7 @@ public:
             scatter_ ? 2048 : std::max<std::uint32_t>(mtu_ + kFrameOverhead, 2048);
         const auto room = static_cast<std::uint16_t>(std::min<std::uint32_t>(
             std::max(frame, min_rx_buffer_) + RTE_PKTMBUF_HEADROOM, UINT16_MAX));
+        pools_.reserve(pools_.size() + 1);
         char name[RTE_MEMPOOL_NAMESIZE];
         std::snprintf(name, sizeof name, "net_hds_%u_%u_%u", queue.port_id, queue.queue_id,
                       generation_++);

@@ -608,10 +608,11 @@ int devmem_shard::listen(std::uint16_t port, unsigned backlog, devmem_listener_t
     }
     if (place == nullptr)
         return -ENOMEM;
-    *place = Listener{};
-    place->port = port;
-    place->backlog = std::min(backlog, connections_);
-    place->queue.resize(2 * std::size_t{place->backlog} + 1);
+    Listener made;
+    made.port = port;
+    made.backlog = std::min(backlog, connections_);
+    made.queue.resize(2 * std::size_t{made.backlog} + 1);
+    *place = std::move(made);
     *listener = static_cast<devmem_listener_t>(place - listeners_.data());
     return 0;
 }

@@ -160,9 +160,9 @@ private:
     rte_mbuf* tx_mbuf();
     void tx_push(rte_mbuf* m);
     void tx_flush();
-    void tx_frame(std::span<const std::uint8_t> frame);
+    bool tx_frame(std::span<const std::uint8_t> frame);
     bool tx_segment(const devmem::wire::Flow& flow, const devmem::tcp::SegmentOut& segment);
-    void ask_neighbour(const devmem::wire::Ip& next_hop, const devmem::wire::Ip& local);
+    bool ask_neighbour(const devmem::wire::Ip& next_hop, const devmem::wire::Ip& local);
     void serve_waiters();
 
     // shard.cpp

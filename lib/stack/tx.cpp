@@ -38,14 +38,15 @@ void devmem_shard::tx_flush()
 }
 
 /// Send a frame that was written into memory of ours (ARP, ND, ICMP): as many mbufs as it takes.
-void devmem_shard::tx_frame(std::span<const std::uint8_t> frame)
+/// @return false: there are none, which is counted.
+bool devmem_shard::tx_frame(std::span<const std::uint8_t> frame)
 {
     if (frame.empty())
-        return;
+        return true;
     rte_mbuf* first = tx_mbuf();
     if (first == nullptr) {
         stats_.drop_tx_full++;
-        return;
+        return false;
     }
     rte_mbuf* last = first;
     for (;;) {
@@ -60,13 +61,14 @@ void devmem_shard::tx_frame(std::span<const std::uint8_t> frame)
         if (more == nullptr) {
             stats_.drop_tx_full++;
             rte_pktmbuf_free(first);
-            return;
+            return false;
         }
         last->next = more;
         first->nb_segs++;
         last = more;
     }
     tx_push(first);
+    return true;
 }
 
 bool devmem_shard::tx_segment(const wire::Flow& flow, const tcp::SegmentOut& segment)
@@ -116,7 +118,7 @@ bool devmem_shard::emit(const tcp::SegmentOut& segment)
     return current_->mac_known && tx_segment(current_->flow, segment);
 }
 
-void devmem_shard::ask_neighbour(const wire::Ip& next_hop, const wire::Ip& local)
+bool devmem_shard::ask_neighbour(const wire::Ip& next_hop, const wire::Ip& local)
 {
     constexpr std::uint16_t kRequest = 1;
     std::array<std::uint8_t, 128> frame;
@@ -124,7 +126,7 @@ void devmem_shard::ask_neighbour(const wire::Ip& next_hop, const wire::Ip& local
         next_hop.family == 4
             ? wire::write_arp(frame, kRequest, stack_.mac, local, wire::kBroadcast, next_hop)
             : wire::write_nd_solicitation(frame, stack_.mac, local, next_hop);
-    tx_frame(std::span(frame).first(len));
+    return tx_frame(std::span(frame).first(len));
 }
 
 /// Connections that wait for a MAC: give it to them, ask again each second, give up after the third
@@ -154,9 +156,10 @@ void devmem_shard::serve_waiters()
                 act(index, slot.tcp.unreachable(-EHOSTUNREACH, now_, ctx_));
                 continue;
             }
-            w.tries++;
-            w.next_try = now_ + kInterval;
-            ask_neighbour(w.next_hop, slot.flow.src);
+            if (ask_neighbour(w.next_hop, slot.flow.src)) { // otherwise at the next poll
+                w.tries++;
+                w.next_try = now_ + kInterval;
+            }
         }
         if (done) {
             w = waiters_.back();

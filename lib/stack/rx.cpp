@@ -233,10 +233,8 @@ bool devmem_shard::take_host_bytes(const std::uint8_t* bytes, std::uint32_t len,
     PagePool* pool = page_pool_of(payload_->host_mempool());
     while (len != 0) {
         std::uint32_t fragment;
-        if (*runs == kRuns || pool->alloc(lcore_slot(), 1, &fragment) != 0) {
-            stats_.drop_no_host_fragment++;
+        if (*runs == kRuns || pool->alloc(lcore_slot(), 1, &fragment) != 0)
             return false;
-        }
         const std::uint32_t take = std::min(len, layout.fragment_bytes);
         auto* to = reinterpret_cast<std::uint8_t*>(layout.region->base) + layout.offset +
                    std::size_t{fragment / layout.fragments_per_page} * layout.page_bytes +
@@ -252,7 +250,7 @@ bool devmem_shard::take_host_bytes(const std::uint8_t* bytes, std::uint32_t len,
 /// Take the payload of a TCP packet out of its mbufs, as runs from `*runs` on. What holds headers,
 /// padding or copied bytes is left in `*packet_mbufs` for the caller to free, nullptr if nothing
 /// is; the mbufs of taken fragments are as free ones are.
-/// @return false: it could not be taken; all of it has been put back.
+/// @return false: it could not be taken; all of it has been put back, and the drop counted.
 bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& packet,
                                 std::uint32_t* runs)
 {
@@ -261,6 +259,7 @@ bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& pac
     std::uint32_t left = packet.payload_bytes;
     bool good = true;
     bool late = false;
+    bool host_full = false;
 
     rte_mbuf* s = *packet_mbufs;
     rte_mbuf** kept = packet_mbufs;
@@ -285,6 +284,7 @@ bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& pac
                 late = true;
                 good =
                     take_host_bytes(rte_pktmbuf_mtod_offset(s, std::uint8_t*, skipped), take, runs);
+                host_full = !good;
             }
             *kept = s;
             kept = &s->next;
@@ -301,6 +301,7 @@ bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& pac
         return true;
     put_runs(begin, *runs);
     *runs = begin;
+    (host_full ? stats_.drop_no_host_fragment : stats_.drop_truncated)++;
     return false;
 }
 
@@ -329,10 +330,8 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
     const bool taken = packet.payload_bytes == 0 || take_payload(&m, packet, &end);
     if (m != nullptr)
         done_[done_count_++] = m; // nothing of it is looked at any more
-    if (!taken) [[unlikely]] {
-        stats_.drop_truncated++;
+    if (!taken) [[unlikely]]
         return;
-    }
     stats_.rx_tcp_segments++;
 
     tcp::Segment segment{

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The C functions of devmem.h that concern stacks, shards, connections and tokens.
 
+#include "lib/stack/attempt.h"
 #include "lib/stack/payload_pool.h"
 #include "lib/stack/shard.h"
 #include "lib/stack/stack.h"
@@ -8,24 +9,15 @@
 #include <devmem/devmem.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <new>
 #include <string>
 
 int devmem_stack_create(const devmem_stack_config* config, devmem_stack** stack, char* error,
                         std::size_t error_len)
 {
-    std::string text;
-    int rc = 0;
-    try {
-        rc = devmem_stack::create(*config, stack, text);
-    } catch (const std::bad_alloc&) {
-        rc = -ENOMEM;
-        text = "out of memory: ask for fewer connections per shard";
-    }
-    if (rc != 0 && error != nullptr && error_len != 0)
-        std::snprintf(error, error_len, "%s", text.c_str());
-    return rc;
+    return devmem::attempt(
+        [&](std::string& text) { return devmem_stack::create(*config, stack, text); },
+        "out of memory: ask for fewer connections per shard", error, error_len);
 }
 
 void devmem_stack_destroy(devmem_stack* stack)
@@ -127,17 +119,8 @@ void devmem_shard_stats_get(const devmem_shard* shard, devmem_shard_stats* stats
 int devmem_shard_rebind(devmem_shard* shard, devmem_region* region, char* error,
                         std::size_t error_len)
 {
-    std::string text;
-    int rc = 0;
-    try {
-        rc = shard->rebind(region, text);
-    } catch (const std::bad_alloc&) {
-        rc = -ENOMEM;
-        text = "out of memory";
-    }
-    if (rc != 0 && error != nullptr && error_len != 0)
-        std::snprintf(error, error_len, "%s", text.c_str());
-    return rc;
+    return devmem::attempt([&](std::string& text) { return shard->rebind(region, text); },
+                           "out of memory", error, error_len);
 }
 
 rte_mempool* devmem_shard_pool(const devmem_shard* shard)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // From what a user names to a port that splits.
 
-#include "lib/stack/log.h"
+#include "lib/stack/attempt.h"
 
 #include <devmem/devmem.h>
 
@@ -19,13 +19,6 @@
 
 namespace {
 
-int fail(char* error, std::size_t error_len, int code, const std::string& text)
-{
-    if (error != nullptr && error_len != 0)
-        std::snprintf(error, error_len, "%s", text.c_str());
-    return code;
-}
-
 bool can_split(std::uint16_t port_id)
 {
     rte_eth_dev_info info;
@@ -42,6 +35,7 @@ int make_vdev(const std::string& name, const std::string& args, std::uint16_t* p
         return rc;
     }
     if (rte_eth_dev_get_port_by_name(name.c_str(), port_id) != 0) {
+        rte_eal_hotplug_remove("vdev", name.c_str());
         text = name + " is no Ethernet device";
         return -ENODEV;
     }
@@ -49,7 +43,7 @@ int make_vdev(const std::string& name, const std::string& args, std::uint16_t* p
 }
 
 /// `tap:NAME[,mtu=N]`
-int open_tap(std::string_view spec, std::uint16_t queues, std::uint16_t* port_id, std::string& text)
+int open_tap(std::string_view spec, std::uint16_t queues, devmem_port* port, std::string& text)
 {
     std::string_view iface = spec;
     std::uint16_t mtu = 0;
@@ -72,17 +66,17 @@ int open_tap(std::string_view spec, std::uint16_t queues, std::uint16_t* port_id
     }
     const std::string name = "net_hds_" + std::string(iface);
     const std::string args = "iface=" + std::string(iface) + ",queues=" + std::to_string(queues);
-    if (const int rc = make_vdev(name, args, port_id, text); rc != 0)
+    if (const int rc = make_vdev(name, args, &port->lower_id, text); rc != 0)
         return rc;
+    port->created = true;
     if (mtu != 0) {
         // ethdev takes an MTU only for a configured port; the stack configures it again.
         const rte_eth_conf conf{};
-        int rc = rte_eth_dev_configure(*port_id, queues, queues, &conf);
+        int rc = rte_eth_dev_configure(port->lower_id, queues, queues, &conf);
         if (rc == 0)
-            rc = rte_eth_dev_set_mtu(*port_id, mtu);
+            rc = rte_eth_dev_set_mtu(port->lower_id, mtu);
         if (rc != 0) {
             text = "tap:" + std::string(spec) + ": the MTU is refused: " + rte_strerror(-rc);
-            rte_eal_hotplug_remove("vdev", name.c_str());
             return rc;
         }
     }
@@ -99,63 +93,67 @@ void remove_port(std::uint16_t port_id)
     rte_eal_hotplug_remove("vdev", name);
 }
 
+/// @param port what was made is in `lower_id` and `created`, `port_id` and `wrapped`, also after an
+///   error
+int open(const char* spec, std::uint16_t queues, devmem_port* port, std::string& why)
+{
+    const std::string_view text = spec;
+    if (text.starts_with("tap:")) {
+        if (const int rc = open_tap(text.substr(4), queues, port, why); rc != 0)
+            return rc;
+    } else if (rte_eth_dev_get_port_by_name(spec, &port->lower_id) != 0) {
+        const auto comma = text.find(',');
+        const std::string name(text.substr(0, comma));
+        const std::string args(comma == std::string_view::npos ? "" : text.substr(comma + 1));
+        if (!name.starts_with("net_")) {
+            why = "no port '" + name + "': give tap:NAME, the name or PCI address of a probed " +
+                  "port (PCI devices need -a ADDRESS for EAL and a driver that DPDK can " +
+                  "use), or a vdev string such as net_af_packet0,iface=eth1";
+            return -ENODEV;
+        }
+        if (const int rc = make_vdev(name, args, &port->lower_id, why); rc != 0)
+            return rc;
+        port->created = true;
+    }
+
+    rte_eth_dev_info info;
+    if (const int rc = rte_eth_dev_info_get(port->lower_id, &info); rc != 0) {
+        why = std::string(spec) + ": the port does not describe itself";
+        return rc;
+    }
+    rte_eth_dev_get_name_by_port(port->lower_id, port->name);
+    std::snprintf(port->driver, sizeof(port->driver), "%s", info.driver_name);
+    port->port_id = port->lower_id;
+    if (std::strcmp(info.driver_name, "net_hds") == 0) {
+        port->split = DEVMEM_SPLIT_SOFTWARE;
+        return 0;
+    }
+    if (can_split(port->lower_id)) {
+        port->split = DEVMEM_SPLIT_HARDWARE;
+        return 0;
+    }
+
+    const std::string wrapper = "net_hds_over" + std::to_string(port->lower_id);
+    const std::string args =
+        std::string("lower=") + port->name + ",queues=" + std::to_string(queues);
+    if (const int rc = make_vdev(wrapper, args, &port->port_id, why); rc != 0)
+        return rc;
+    port->wrapped = true;
+    port->split = DEVMEM_SPLIT_SOFTWARE;
+    return 0;
+}
+
 } // namespace
 
 int devmem_port_open(const char* spec, std::uint16_t queues, devmem_port* port, char* error,
                      std::size_t error_len)
 {
     *port = {};
-    const std::string_view text = spec;
-    std::string why;
-    std::uint16_t port_id = 0;
-
-    if (text.starts_with("tap:")) {
-        if (const int rc = open_tap(text.substr(4), queues, &port_id, why); rc != 0)
-            return fail(error, error_len, rc, why);
-        port->created = true;
-    } else if (rte_eth_dev_get_port_by_name(spec, &port_id) != 0) {
-        const auto comma = text.find(',');
-        const std::string name(text.substr(0, comma));
-        const std::string args(comma == std::string_view::npos ? "" : text.substr(comma + 1));
-        if (!name.starts_with("net_"))
-            return fail(
-                error, error_len, -ENODEV,
-                "no port '" + name + "': give tap:NAME, the name or PCI address of a probed " +
-                    "port (PCI devices need -a ADDRESS for EAL and a driver that DPDK can " +
-                    "use), or a vdev string such as net_af_packet0,iface=eth1");
-        if (const int rc = make_vdev(name, args, &port_id, why); rc != 0)
-            return fail(error, error_len, rc, why);
-        port->created = true;
-    }
-
-    rte_eth_dev_info info;
-    if (const int rc = rte_eth_dev_info_get(port_id, &info); rc != 0)
-        return fail(error, error_len, rc,
-                    std::string(spec) + ": the port does not describe itself");
-    rte_eth_dev_get_name_by_port(port_id, port->name);
-    std::snprintf(port->driver, sizeof(port->driver), "%s", info.driver_name);
-    port->port_id = port_id;
-    port->lower_id = port_id;
-    if (std::strcmp(info.driver_name, "net_hds") == 0) {
-        port->split = DEVMEM_SPLIT_SOFTWARE;
-        return 0;
-    }
-    if (can_split(port_id)) {
-        port->split = DEVMEM_SPLIT_HARDWARE;
-        return 0;
-    }
-
-    const std::string wrapper = "net_hds_over" + std::to_string(port_id);
-    const std::string args =
-        std::string("lower=") + port->name + ",queues=" + std::to_string(queues);
-    if (const int rc = make_vdev(wrapper, args, &port->port_id, why); rc != 0) {
-        if (port->created)
-            remove_port(port_id);
-        return fail(error, error_len, rc, why);
-    }
-    port->wrapped = true;
-    port->split = DEVMEM_SPLIT_SOFTWARE;
-    return 0;
+    const int rc = devmem::attempt([&](std::string& why) { return open(spec, queues, port, why); },
+                                   "out of memory", error, error_len);
+    if (rc != 0)
+        devmem_port_close(port);
+    return rc;
 }
 
 void devmem_port_close(devmem_port* port)

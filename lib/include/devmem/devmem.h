@@ -360,7 +360,7 @@ struct devmem_port {
  *
  * @param queues receive queues wanted; a TAP is made with so many
  * @return 0; -ENODEV no such port; -EINVAL malformed spec; -ENOTSUP the port lacks what is needed
- *   (the error text names it); or what the driver's probe returned.
+ *   (the error text names it); -ENOMEM; or what the driver's probe returned.
  */
 DEVMEM_API int devmem_port_open(const char* spec, uint16_t queues, struct devmem_port* port,
                                 char* error, size_t error_len);

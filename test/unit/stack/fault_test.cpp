@@ -8,11 +8,14 @@
 
 #include <gtest/gtest.h>
 
+#include <rte_cycles.h>
+#include <rte_eth_ring.h>
 #include <rte_ethdev.h>
 #include <rte_mempool.h>
 
 #include <array>
 #include <cerrno>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -204,6 +207,7 @@ struct Shortage {
     bool at_b;
     const char* pool;
     std::uint64_t count;
+    std::uint64_t bytes = 24'000;
 };
 void PrintTo(const Shortage& shortage, std::ostream* out)
 {
@@ -220,20 +224,22 @@ TEST_P(FaultMempool, GetsFail)
     open({.max_connections = 1000}, {.max_connections = 1000});
     talk();
     watch_mempool(pool_of(shortage.at_b ? wires->b : wires->a, shortage.pool));
-    RecordProperty("gets_failed", std::to_string(fail_each(kMempool, shortage.count)));
+    RecordProperty("gets_failed",
+                   std::to_string(fail_each(kMempool, shortage.count, shortage.bytes)));
     expect_all_home();
 }
 
-INSTANTIATE_TEST_SUITE_P(Pools, FaultMempool,
-                         testing::Values(Shortage{"SenderTx", false, "tx", 1},
-                                         Shortage{"SenderTxForAWhile", false, "tx", 100},
-                                         Shortage{"ReceiverTx", true, "tx", 1},
-                                         Shortage{"ReceiverTxForAWhile", true, "tx", 100},
-                                         Shortage{"ReceiverHeaders", true, "hdr", 2},
-                                         Shortage{"ReceiverHeadersForAWhile", true, "hdr", 100},
-                                         Shortage{"ReceiverPayload", true, "dev", 2},
-                                         Shortage{"ReceiverPayloadForAWhile", true, "dev", 100}),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Pools, FaultMempool,
+    testing::Values(Shortage{"SenderTx", false, "tx", 1},
+                    Shortage{"SenderTxForAWhile", false, "tx", 100},
+                    Shortage{"ReceiverTx", true, "tx", 1},
+                    Shortage{"ReceiverTxForAWhile", true, "tx", 100},
+                    Shortage{"ReceiverHeaders", true, "hdr", 2, 300'000},
+                    Shortage{"ReceiverHeadersForAWhile", true, "hdr", 100, 300'000},
+                    Shortage{"ReceiverPayload", true, "dev", 2, 300'000},
+                    Shortage{"ReceiverPayloadForAWhile", true, "dev", 100, 300'000}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 // The first connection asks for the peer's MAC first: a request that finds no mbuf is made again,
 // as is one whose answer finds none.
@@ -346,4 +352,297 @@ TEST_F(Faults, NoMemoryToRebind)
     RecordProperty("allocations_failed", static_cast<int>(visited));
     expect_all_home();
     devmem_region_release(other);
+}
+
+/* ------------------------------------------------------- what stops, and starts again */
+
+namespace {
+
+/// Something that can be stopped and started.
+struct Outage {
+    const char* name;
+    int (*stop)(WirePair&);
+    int (*start)(WirePair&);
+    unsigned stride = 1; ///< in polls; what loses packets takes a retransmission timeout each time
+};
+void PrintTo(const Outage& outage, std::ostream* out)
+{
+    *out << outage.name;
+}
+
+struct FaultOutage : Faults, testing::WithParamInterface<Outage> {
+    /// Poll so often, whatever happens.
+    void poll(Conversation& talk, unsigned times)
+    {
+        for (unsigned i = 0; i < times; i++) {
+            wires->poll();
+            step(talk);
+        }
+    }
+};
+
+} // namespace
+
+// At any point of a connection's life, for a moment.
+TEST_P(FaultOutage, Passes)
+{
+    open({.max_connections = 500}, {.max_connections = 500});
+    talk();
+    unsigned visited = 0;
+    for (bool within = true; within; visited++) {
+        SCOPED_TRACE(visited * GetParam().stride);
+        Conversation made = begin(200'000, 4'000);
+        poll(made, visited * GetParam().stride);
+        within = !made.over();
+        ASSERT_EQ(GetParam().stop(*wires), 0);
+        poll(made, 20);
+        ASSERT_EQ(GetParam().start(*wires), 0);
+        finish(made);
+        if (HasFatalFailure())
+            return;
+    }
+    RecordProperty("points", static_cast<int>(visited));
+    expect_all_home();
+}
+
+// For longer than an application cares to wait: it is told, and what is opened afterwards works.
+TEST_P(FaultOutage, IsToldAfterTheUserTimeout)
+{
+    open({}, {});
+    talk();
+    Conversation made = begin(8u << 20, 0);
+    const devmem_conn_config patience{.size = sizeof(patience),
+                                      .keepalive_ms = 0,
+                                      .keepalive_interval_ms = 0,
+                                      .keepalive_probes = 0,
+                                      .user_timeout_ms = 250};
+    ASSERT_EQ(devmem_conn_set(wires->a.shard, made.a.conn, &patience), 0);
+    ASSERT_TRUE(wires->run_until([&] {
+        step(made);
+        return made.b.received > 100'000;
+    }));
+    ASSERT_EQ(GetParam().stop(*wires), 0);
+    devmem_event event{};
+    ASSERT_TRUE(
+        wires->run_until([&] { return wires->take(wires->a, DEVMEM_EVENT_CLOSED, &event); }, 2));
+    EXPECT_EQ(event.error, -ETIMEDOUT);
+    EXPECT_EQ(event.conn, made.a.conn);
+    ASSERT_EQ(GetParam().start(*wires), 0);
+    EXPECT_EQ(devmem_close(wires->a.shard, made.a.conn), 0);
+    EXPECT_EQ(devmem_abort(wires->b.shard, made.b.conn), 0);
+    talk();
+    expect_all_home();
+}
+
+namespace {
+
+int link_of(const End& end)
+{
+    rte_eth_link link;
+    return rte_eth_link_get_nowait(end.port.port_id, &link) == 0 ? link.link_status : -1;
+}
+
+} // namespace
+
+INSTANTIATE_TEST_SUITE_P(
+    Of, FaultOutage,
+    testing::Values(
+        Outage{"ReceiveQueue",
+               [](WirePair& w) { return rte_eth_dev_rx_queue_stop(w.b.port.port_id, 0); },
+               [](WirePair& w) { return rte_eth_dev_rx_queue_start(w.b.port.port_id, 0); }},
+        Outage{"TransmitQueue",
+               [](WirePair& w) { return rte_eth_dev_tx_queue_stop(w.a.port.port_id, 0); },
+               [](WirePair& w) { return rte_eth_dev_tx_queue_start(w.a.port.port_id, 0); }},
+        Outage{"Link",
+               [](WirePair& w) {
+                   w.cut = true;
+                   const int rc = rte_eth_dev_set_link_down(w.b.port.port_id);
+                   return rc != 0 ? rc : link_of(w.b) - RTE_ETH_LINK_DOWN;
+               },
+               [](WirePair& w) {
+                   w.cut = false;
+                   const int rc = rte_eth_dev_set_link_up(w.b.port.port_id);
+                   return rc != 0 ? rc : link_of(w.b) - RTE_ETH_LINK_UP;
+               },
+               8}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// The lcore of a shard is busy elsewhere for half a second: its peer waits, and retransmits.
+TEST_F(Faults, NobodyPollsForAWhile)
+{
+    open({}, {});
+    Conversation made = begin(4u << 20, 4'000);
+    for (unsigned times = 0; times < 3; times++) {
+        ASSERT_TRUE(wires->run_until([&, more = made.b.received + 500'000] {
+            step(made);
+            return made.b.received >= more || HasFatalFailure();
+        }));
+        devmem_shard* const idle = std::exchange(wires->b.shard, nullptr);
+        wires->run_until(
+            [&] {
+                made.a.step();
+                return false;
+            },
+            0.3);
+        wires->b.shard = idle;
+    }
+    finish(made);
+    expect_all_home();
+}
+
+namespace {
+
+/// A stack of two shards. Queue i of one end is wired to queue i of the other.
+struct TwoShards {
+    static constexpr std::uint16_t kQueues = 2;
+
+    TwoShards(const char* name, const char* address)
+    {
+        std::array<rte_ring*, kQueues> in, out;
+        for (unsigned q = 0; q < kQueues; q++) {
+            const std::string id = name + std::to_string(q);
+            rx[q] = in[q] = rte_ring_create((id + "rx").c_str(), 4096, SOCKET_ID_ANY, 0);
+            tx[q] = out[q] = rte_ring_create((id + "tx").c_str(), 4096, SOCKET_ID_ANY, 0);
+        }
+        ring_port = static_cast<std::uint16_t>(
+            rte_eth_from_rings(name, in.data(), kQueues, out.data(), kQueues, 0));
+        make(address);
+    }
+    void make(const char* address)
+    {
+        char port_name[RTE_ETH_NAME_MAX_LEN];
+        char error[256] = "";
+        ASSERT_EQ(rte_eth_dev_get_name_by_port(ring_port, port_name), 0);
+        ASSERT_EQ(devmem_port_open(port_name, kQueues, &port, error, sizeof(error)), 0) << error;
+        rte_ether_addr mac{{0x02, 0, 0, 0, 1, static_cast<std::uint8_t>(ring_port)}};
+        ASSERT_EQ(rte_eth_dev_default_mac_addr_set(port.port_id, &mac), 0);
+        ASSERT_EQ(devmem_region_create("opaque:size=16M", &region, error, sizeof(error)), 0)
+            << error;
+        ASSERT_EQ(devmem_addr_parse(address, &addr), 0);
+        devmem_stack_config config{};
+        config.size = sizeof(config);
+        config.port_id = port.port_id;
+        config.shards = kQueues;
+        config.region = region;
+        config.addrs = &addr;
+        config.naddrs = 1;
+        config.host_bytes = 1u << 20;
+        ASSERT_EQ(devmem_stack_create(&config, &stack, error, sizeof(error)), 0) << error;
+        for (unsigned q = 0; q < kQueues; q++)
+            shards[q].shard = devmem_stack_shard(stack, q);
+    }
+    ~TwoShards()
+    {
+        for (rte_ring* ring : rx)
+            carry(ring, nullptr);
+        devmem_stack_destroy(stack);
+        devmem_port_close(&port);
+        rte_eth_dev_close(ring_port);
+        for (unsigned q = 0; q < kQueues; q++) {
+            carry(tx[q], nullptr);
+            rte_ring_free(rx[q]);
+            rte_ring_free(tx[q]);
+        }
+        devmem_region_release(region);
+    }
+    /// @param to nullptr: nowhere
+    static void carry(rte_ring* from, rte_ring* to)
+    {
+        for (void* m = nullptr; rte_ring_dequeue(from, &m) == 0;) {
+            if (to == nullptr || rte_ring_enqueue(to, m) != 0)
+                rte_pktmbuf_free(static_cast<rte_mbuf*>(m));
+        }
+    }
+
+    std::array<rte_ring*, kQueues> rx{}, tx{};
+    std::uint16_t ring_port = 0;
+    devmem_port port{};
+    devmem_region* region = nullptr;
+    devmem_stack* stack = nullptr;
+    devmem_addr addr{};
+    std::array<End, kQueues> shards; ///< only `shard` and `events`
+};
+
+} // namespace
+
+// One shard's lcore stops for good, with bytes received and not taken, tokens out and a connection
+// open. The other's traffic does not notice; the peer is told; all memory comes back.
+TEST_F(Faults, AShardStopsForGood)
+{
+    start_eal();
+    std::vector<devmem_token> kept;
+    {
+        TwoShards a("tsa", "10.0.0.1/24"), b("tsb", "10.0.0.2/24");
+        bool stopped = false;
+        const auto poll = [&](End& end) {
+            std::array<devmem_event, 16> events;
+            const unsigned n = devmem_shard_poll(end.shard, events.data(), events.size(), nullptr);
+            end.events.insert(end.events.end(), events.begin(), events.begin() + n);
+        };
+        const auto until = [&](const std::function<bool()>& done) {
+            const std::uint64_t deadline = rte_rdtsc() + 5 * rte_get_tsc_hz();
+            bool is = false;
+            while (!(is = done()) && rte_rdtsc() < deadline && !HasFatalFailure()) {
+                for (unsigned q = 0; q < TwoShards::kQueues; q++) {
+                    poll(a.shards[q]);
+                    if (q == 0 || !stopped)
+                        poll(b.shards[q]);
+                    TwoShards::carry(a.tx[q], b.rx[q]);
+                    TwoShards::carry(b.tx[q], a.rx[q]);
+                }
+            }
+            return is;
+        };
+
+        std::array<Conversation, TwoShards::kQueues> talks;
+        for (unsigned q = 0; q < TwoShards::kQueues; q++) {
+            devmem_listener_t listening = 0;
+            ASSERT_EQ(devmem_listen(b.shards[q].shard, kPort, 4, &listening), 0);
+            talks[q].a = {.end = &a.shards[q], .to_send = 4u << 20};
+            talks[q].b = {.end = &b.shards[q], .to_send = 4'000};
+            const devmem_endpoint remote{b.addr, kPort};
+            ASSERT_EQ(devmem_connect(a.shards[q].shard, &remote, &talks[q].a.conn), 0);
+            ASSERT_TRUE(until([&] {
+                return devmem_accept(b.shards[q].shard, listening, &talks[q].b.conn) == 0;
+            }));
+        }
+        const devmem_conn_config patience{.size = sizeof(patience),
+                                          .keepalive_ms = 0,
+                                          .keepalive_interval_ms = 0,
+                                          .keepalive_probes = 0,
+                                          .user_timeout_ms = 250};
+        ASSERT_EQ(devmem_conn_set(a.shards[1].shard, talks[1].a.conn, &patience), 0);
+        kept.resize(8);
+        ASSERT_TRUE(until([&] {
+            talks[1].a.step();
+            return stats(b.shards[1]).rx_payload_bytes > 200'000;
+        }));
+        const int n = devmem_recv(b.shards[1].shard, talks[1].b.conn, kept.data(), 8);
+        ASSERT_GT(n, 0);
+        kept.resize(static_cast<std::size_t>(n));
+
+        stopped = true;
+        ASSERT_TRUE(until([&] {
+            talks[0].step();
+            return talks[0].over() || talks[0].failed();
+        })) << talks[0].b.received;
+        EXPECT_EQ(talks[0].b.received, 4u << 20);
+        EXPECT_EQ(talks[0].a.received, 4'000u);
+        EXPECT_EQ(stats(a.shards[0]).tx_retransmits, 0u);
+        devmem_event event{};
+        ASSERT_TRUE(
+            until([&] { return WirePair::take(a.shards[1], DEVMEM_EVENT_CLOSED, &event); }));
+        EXPECT_EQ(event.error, -ETIMEDOUT);
+    }
+    // The bytes of a token are as they were, whoever is gone.
+    Talker reader;
+    for (const devmem_token& token : kept)
+        reader.check(token);
+    EXPECT_EQ(devmem_token_return(kept.data(), static_cast<unsigned>(kept.size())),
+              static_cast<int>(kept.size()));
+    unsigned mempools = 0;
+    rte_mempool_walk([](rte_mempool*, void* count) { ++*static_cast<unsigned*>(count); },
+                     &mempools);
+    EXPECT_EQ(mempools, 0u);
+    EXPECT_EQ(devmem_pool_zombies(), 0u);
 }

@@ -48,12 +48,20 @@ bool fails(Site site)
     return true;
 }
 
-void* allocate(std::size_t bytes, std::size_t alignment)
+void* try_allocate(std::size_t bytes, std::size_t alignment)
 {
     void* p = nullptr;
     if (fails(kHeap) || posix_memalign(&p, std::max(alignment, sizeof(void*)), bytes) != 0)
-        throw std::bad_alloc();
+        return nullptr;
     blocks.fetch_add(1, std::memory_order_relaxed);
+    return p;
+}
+
+void* allocate(std::size_t bytes, std::size_t alignment)
+{
+    void* p = try_allocate(bytes, alignment);
+    if (p == nullptr)
+        throw std::bad_alloc();
     return p;
 }
 
@@ -202,6 +210,7 @@ void register_faulty_provider()
 
 using namespace devmem::test;
 
+// All forms in use: a sanitizer's would not call each other, as the C++ library's do.
 void* operator new(std::size_t bytes)
 {
     return allocate(bytes, 0);
@@ -209,6 +218,10 @@ void* operator new(std::size_t bytes)
 void* operator new(std::size_t bytes, std::align_val_t alignment)
 {
     return allocate(bytes, static_cast<std::size_t>(alignment));
+}
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept
+{
+    return try_allocate(bytes, 0);
 }
 void operator delete(void* p) noexcept
 {
@@ -218,11 +231,47 @@ void operator delete(void* p, std::size_t) noexcept
 {
     deallocate(p);
 }
+void operator delete(void* p, const std::nothrow_t&) noexcept
+{
+    deallocate(p);
+}
 void operator delete(void* p, std::align_val_t) noexcept
 {
     deallocate(p);
 }
 void operator delete(void* p, std::size_t, std::align_val_t) noexcept
+{
+    deallocate(p);
+}
+void* operator new[](std::size_t bytes)
+{
+    return allocate(bytes, 0);
+}
+void* operator new[](std::size_t bytes, std::align_val_t alignment)
+{
+    return allocate(bytes, static_cast<std::size_t>(alignment));
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept
+{
+    return try_allocate(bytes, 0);
+}
+void operator delete[](void* p) noexcept
+{
+    deallocate(p);
+}
+void operator delete[](void* p, std::size_t) noexcept
+{
+    deallocate(p);
+}
+void operator delete[](void* p, const std::nothrow_t&) noexcept
+{
+    deallocate(p);
+}
+void operator delete[](void* p, std::align_val_t) noexcept
+{
+    deallocate(p);
+}
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept
 {
     deallocate(p);
 }

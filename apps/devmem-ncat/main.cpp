@@ -263,7 +263,11 @@ int receive(const Options& options, const devmem_endpoint& remote, Job& job,
             const devmem::Region& region)
 {
     std::string why;
-    auto port = devmem::Port::open(options.port.c_str(), options.queues, &why);
+    auto port = devmem::Port::open({.size = 0,
+                                    .spec = options.port.c_str(),
+                                    .queues = options.queues,
+                                    .hds_thresh = options.hds_thresh},
+                                   &why);
     if (!port)
         return complain_about("-f " + options.port, port.error(), why);
 

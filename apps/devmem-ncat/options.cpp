@@ -128,6 +128,11 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options* opt
          [&](const std::string& value) {
              options->queues = number<std::uint16_t>("-q", value, 1, 128);
          });
+    text("--hds-thresh", "BYTES",
+         "split only frames longer than this; payload of the others comes in host memory",
+         [&](const std::string& value) {
+             options->hds_thresh = number<std::uint16_t>("--hds-thresh", value, 0, 65535);
+         });
     text("-v", "N", "validate the pattern 1, 2, ..., N-1, 0, repeated",
          [&](const std::string& value) {
              options->pattern = number<unsigned>("-v", value, 2, 256);

@@ -22,7 +22,8 @@ struct Options {
     std::uint16_t tcp_port = 0;
     std::string port; ///< for devmem_port_open()
     std::uint16_t queues = 1;
-    unsigned pattern = 0; ///< period to validate; 0: none
+    std::uint16_t hds_thresh = 0; ///< frames no longer than this are not split
+    unsigned pattern = 0;         ///< period to validate; 0: none
     std::string memory = "opaque:size=256M";
     std::string output;            ///< file; "-": stdout; empty: none
     std::uint64_t connections = 1; ///< end after so many; kNoLimit: never

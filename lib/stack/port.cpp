@@ -42,8 +42,16 @@ int make_vdev(const std::string& name, const std::string& args, std::uint16_t* p
     return 0;
 }
 
+/// The part of net_hds's arguments that does not say what it is over.
+std::string hds_args(const devmem_port_config& config)
+{
+    return ",queues=" + std::to_string(config.queues) +
+           ",hds_thresh=" + std::to_string(config.hds_thresh);
+}
+
 /// `tap:NAME[,mtu=N]`
-int open_tap(std::string_view spec, std::uint16_t queues, devmem_port* port, std::string& text)
+int open_tap(std::string_view spec, const devmem_port_config& config, devmem_port* port,
+             std::string& text)
 {
     std::string_view iface = spec;
     std::uint16_t mtu = 0;
@@ -65,10 +73,11 @@ int open_tap(std::string_view spec, std::uint16_t queues, devmem_port* port, std
         return -EINVAL;
     }
     const std::string name = "net_hds_" + std::string(iface);
-    const std::string args = "iface=" + std::string(iface) + ",queues=" + std::to_string(queues);
+    const std::string args = "iface=" + std::string(iface) + hds_args(config);
     if (const int rc = make_vdev(name, args, &port->lower_id, text); rc != 0)
         return rc;
     port->created = true;
+    const std::uint16_t queues = config.queues;
     if (mtu != 0) {
         // ethdev takes an MTU only for a configured port; the stack configures it again.
         const rte_eth_conf conf{};
@@ -95,13 +104,13 @@ void remove_port(std::uint16_t port_id)
 
 /// @param port what was made is in `lower_id` and `created`, `port_id` and `wrapped`, also after an
 ///   error
-int open(const char* spec, std::uint16_t queues, devmem_port* port, std::string& why)
+int open(const devmem_port_config& config, devmem_port* port, std::string& why)
 {
-    const std::string_view text = spec;
+    const std::string_view text = config.spec;
     if (text.starts_with("tap:")) {
-        if (const int rc = open_tap(text.substr(4), queues, port, why); rc != 0)
+        if (const int rc = open_tap(text.substr(4), config, port, why); rc != 0)
             return rc;
-    } else if (rte_eth_dev_get_port_by_name(spec, &port->lower_id) != 0) {
+    } else if (rte_eth_dev_get_port_by_name(config.spec, &port->lower_id) != 0) {
         const auto comma = text.find(',');
         const std::string name(text.substr(0, comma));
         const std::string args(comma == std::string_view::npos ? "" : text.substr(comma + 1));
@@ -118,24 +127,27 @@ int open(const char* spec, std::uint16_t queues, devmem_port* port, std::string&
 
     rte_eth_dev_info info;
     if (const int rc = rte_eth_dev_info_get(port->lower_id, &info); rc != 0) {
-        why = std::string(spec) + ": the port does not describe itself";
+        why = std::string(text) + ": the port does not describe itself";
         return rc;
     }
     rte_eth_dev_get_name_by_port(port->lower_id, port->name);
     std::snprintf(port->driver, sizeof(port->driver), "%s", info.driver_name);
     port->port_id = port->lower_id;
-    if (std::strcmp(info.driver_name, "net_hds") == 0) {
-        port->split = DEVMEM_SPLIT_SOFTWARE;
-        return 0;
-    }
-    if (can_split(port->lower_id)) {
-        port->split = DEVMEM_SPLIT_HARDWARE;
+    const bool hds = std::strcmp(info.driver_name, "net_hds") == 0;
+    if (hds || can_split(port->lower_id)) {
+        if (config.hds_thresh != 0 && !text.starts_with("tap:")) {
+            why =
+                std::string(text) + ": a threshold for the split is " +
+                (hds ? "the vdev's own argument: hds_thresh="
+                     : "nothing a port that splits by itself can be given in DPDK: leave it at 0");
+            return -ENOTSUP;
+        }
+        port->split = hds ? DEVMEM_SPLIT_SOFTWARE : DEVMEM_SPLIT_HARDWARE;
         return 0;
     }
 
     const std::string wrapper = "net_hds_over" + std::to_string(port->lower_id);
-    const std::string args =
-        std::string("lower=") + port->name + ",queues=" + std::to_string(queues);
+    const std::string args = std::string("lower=") + port->name + hds_args(config);
     if (const int rc = make_vdev(wrapper, args, &port->port_id, why); rc != 0)
         return rc;
     port->wrapped = true;
@@ -145,15 +157,27 @@ int open(const char* spec, std::uint16_t queues, devmem_port* port, std::string&
 
 } // namespace
 
-int devmem_port_open(const char* spec, std::uint16_t queues, devmem_port* port, char* error,
-                     std::size_t error_len)
+int devmem_port_open_config(const devmem_port_config* config, devmem_port* port, char* error,
+                            std::size_t error_len)
 {
     *port = {};
-    const int rc = devmem::attempt([&](std::string& why) { return open(spec, queues, port, why); },
+    if (config->size != sizeof(*config))
+        return fail(error, error_len, -EINVAL,
+                    "devmem_port_config.size is not sizeof(struct devmem_port_config): the program "
+                    "was built for another version of this library");
+    const int rc = devmem::attempt([&](std::string& why) { return open(*config, port, why); },
                                    "out of memory", error, error_len);
     if (rc != 0)
         devmem_port_close(port);
     return rc;
+}
+
+int devmem_port_open(const char* spec, std::uint16_t queues, devmem_port* port, char* error,
+                     std::size_t error_len)
+{
+    const devmem_port_config config{
+        .size = sizeof(config), .spec = spec, .queues = queues, .hds_thresh = 0};
+    return devmem_port_open_config(&config, port, error, error_len);
 }
 
 void devmem_port_close(devmem_port* port)

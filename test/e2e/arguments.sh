@@ -35,6 +35,9 @@ refuse -q "${GOOD[@]}" -q 0
 refuse -q "${GOOD[@]}" -q many
 refuse -v "${GOOD[@]}" -v 0
 refuse -v "${GOOD[@]}" -v 300
+refuse --hds-thresh "${GOOD[@]}" --hds-thresh 65536
+refuse --hds-thresh "${GOOD[@]}" --hds-thresh -1
+refuse --hds-thresh "${GOOD[@]}" --hds-thresh
 refuse --rate "${GOOD[@]}" --rate 0
 refuse --rate "${GOOD[@]}" --rate fast
 refuse --connections "${GOOD[@]}" --connections 0

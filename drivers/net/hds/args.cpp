@@ -9,7 +9,8 @@
 namespace devmem::hds {
 namespace {
 
-constexpr const char* kKeys = "valid: iface=NAME, lower=PORT, queues=N, mac=XX:XX:XX:XX:XX:XX";
+constexpr const char* kKeys =
+    "valid: iface=NAME, lower=PORT, queues=N, hds_thresh=N, mac=XX:XX:XX:XX:XX:XX";
 constexpr std::uint16_t kMaxQueues = 256; // MAX_TAP_QUEUES of the kernel
 
 } // namespace
@@ -41,6 +42,11 @@ int parse_args(const char* text, Args* args, std::string& error)
             const auto [at, ec] = std::from_chars(value.data(), end, args->queues);
             if (ec != std::errc{} || at != end || args->queues == 0 || args->queues > kMaxQueues)
                 return fail("a number from 1 to 256");
+        } else if (key == "hds_thresh") {
+            const char* end = value.data() + value.size();
+            const auto [at, ec] = std::from_chars(value.data(), end, args->hds_thresh);
+            if (ec != std::errc{} || at != end)
+                return fail("a number of bytes from 0 to 65535");
         } else if (key == "mac") {
             if (rte_ether_unformat_addr(value.c_str(), &args->mac) != 0 ||
                 !rte_is_valid_assigned_ether_addr(&args->mac))

@@ -17,6 +17,7 @@ struct Args {
     std::string iface;
     std::string lower;
     std::uint16_t queues = 1;
+    std::uint16_t hds_thresh = 0;
     bool has_mac = false;
     rte_ether_addr mac{};
 };

@@ -27,6 +27,7 @@ struct Port {
     End* end;
     rte_ether_addr mac;
     std::uint64_t missed_before; ///< at the last stats_reset
+    std::uint16_t hds_thresh;
 };
 
 Port& port_of(const rte_eth_dev* dev)
@@ -209,6 +210,7 @@ int rx_queue_setup(rte_eth_dev* dev, std::uint16_t q, std::uint16_t descriptors,
     queue->port_id = dev->data->port_id;
     queue->queue_id = q;
     queue->descriptors = descriptors;
+    queue->hds_thresh = port_of(dev).hds_thresh;
     // The ethdev layer takes offloads set for the whole port out of the queue's.
     const std::uint64_t offloads = conf->offloads | dev->data->dev_conf.rxmode.offloads;
     std::uint32_t fragments = 0;
@@ -564,6 +566,7 @@ int probe(rte_vdev_device* vdev)
         end->set_mac(port->mac);
     }
     port->end = end.release();
+    port->hds_thresh = args.hds_thresh;
     port->missed_before = port->end->missed();
     vdev->device.numa_node = node;
     dev->device = &vdev->device;

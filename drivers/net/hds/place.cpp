@@ -211,7 +211,8 @@ std::uint32_t cut_of(const RxQueue& queue, const Bytes& frame, const Headers& he
 {
     if (queue.split == Split::kNone || queue.split == Split::kLength)
         return std::min<std::uint32_t>(queue.length, frame.size());
-    if (splits(queue.split, headers) && headers.header_bytes() <= queue.head_room)
+    if (frame.size() > queue.hds_thresh && splits(queue.split, headers) &&
+        headers.header_bytes() <= queue.head_room)
         return headers.header_bytes();
     return frame.size();
 }

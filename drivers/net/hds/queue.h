@@ -92,6 +92,7 @@ struct alignas(RTE_CACHE_LINE_SIZE) RxQueue {
     std::uint16_t payload_offset = 0;
     std::uint16_t payload_room = 0;
     std::uint16_t descriptors = 0;
+    std::uint16_t hds_thresh = 0; ///< frames no longer than this are not split after their headers
     Split split = Split::kNone;
     bool running = false;
 

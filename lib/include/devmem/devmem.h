@@ -352,16 +352,32 @@ struct devmem_port {
     char driver[32];         /**< the driver of the port the user named */
 };
 
+/** Which port to open. Zero-initialise. */
+struct devmem_port_config {
+    size_t size;         /**< sizeof(struct devmem_port_config) */
+    const char* spec;    /**< `tap:NAME[,mtu=N]` (a TAP interface made by `net_hds`), the name or
+                              PCI address of a probed DPDK port, or a vdev string (`net_ring0`,
+                              `net_af_packet0,iface=eth1`) */
+    uint16_t queues;     /**< receive queues wanted; a TAP is made with so many */
+    uint16_t hds_thresh; /**< split frames of more bytes than this, from Ethernet header to last
+                              byte: ethtool's hds-thresh. Payload of the others comes in host
+                              memory (DEVMEM_TOKEN_HOST). 0: all are split. Only of a `net_hds`
+                              that is made for the spec: over a TAP, or over a port that cannot
+                              split */
+};
+
 /**
- * Find or make the port a spec names: `tap:NAME[,mtu=N]` (a TAP interface made by `net_hds`), the
- * name or PCI address of a probed DPDK port, or a vdev string (`net_ring0`,
- * `net_af_packet0,iface=eth1`). A port that does not offer RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT is
+ * Find or make the port a spec names. One that does not offer RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT is
  * wrapped by `net_hds,lower=`.
  *
- * @param queues receive queues wanted; a TAP is made with so many
- * @return 0; -ENODEV no such port; -EINVAL malformed spec; -ENOTSUP the port lacks what is needed
- *   (the error text names it); -ENOMEM; or what the driver's probe returned.
+ * @return 0; -ENODEV no such port; -EINVAL malformed spec, or `size` is wrong; -ENOTSUP the port
+ *   lacks what is needed, or is not one to give hds_thresh to (the error text says which); -ENOMEM;
+ *   or what the driver's probe returned.
  */
+DEVMEM_API int devmem_port_open_config(const struct devmem_port_config* config,
+                                       struct devmem_port* port, char* error, size_t error_len);
+
+/** devmem_port_open_config() with hds_thresh 0. */
 DEVMEM_API int devmem_port_open(const char* spec, uint16_t queues, struct devmem_port* port,
                                 char* error, size_t error_len);
 

@@ -348,16 +348,22 @@ private:
 /// A port that splits headers from payload.
 class Port {
 public:
-    static Result<Port> open(const char* spec, std::uint16_t queues, std::string* why = nullptr)
+    /// `config.size` is filled in.
+    static Result<Port> open(devmem_port_config config, std::string* why = nullptr)
     {
+        config.size = sizeof(config);
         char text[Region::kErrorBytes] = "";
         devmem_port raw{};
-        const int rc = devmem_port_open(spec, queues, &raw, text, sizeof(text));
+        const int rc = devmem_port_open_config(&config, &raw, text, sizeof(text));
         if (rc == 0)
             return Port(raw);
         if (why)
             *why = text;
         return to_error(rc);
+    }
+    static Result<Port> open(const char* spec, std::uint16_t queues, std::string* why = nullptr)
+    {
+        return open({.size = 0, .spec = spec, .queues = queues, .hds_thresh = 0}, why);
     }
     Port(Port&& other) noexcept : raw_(other.raw_), open_(std::exchange(other.open_, false)) {}
     Port& operator=(Port other) noexcept

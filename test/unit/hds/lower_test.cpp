@@ -104,6 +104,20 @@ TEST_P(Lower, PacketsOfARingAreSplitAndChecked)
     expect_whole(receive(), udp.bytes);
 }
 
+TEST_P(Lower, TheThresholdHolds)
+{
+    over_ring({.offloads = kChecked, .hds_thresh = 200});
+    for (const unsigned length : {55u, 200u, 201u, 1000u}) {
+        const Made made = make_frame({.payload = length - 54});
+        ASSERT_EQ(made.bytes.size(), length);
+        loop(made.bytes);
+        if (length > 200)
+            expect_split(receive(), made.bytes, made.header);
+        else
+            expect_whole(receive(), made.bytes);
+    }
+}
+
 TEST_P(Lower, LengthSplit)
 {
     over_ring({.length = 96});

@@ -125,7 +125,8 @@ void Port::start(const Config& config, const std::string& args)
 {
     config_ = config;
     std::string with = args.empty() ? "iface=" + iface_ : args;
-    with += ",queues=" + std::to_string(std::max(config.queues, config.queues_made));
+    with += ",queues=" + std::to_string(std::max(config.queues, config.queues_made)) +
+            ",hds_thresh=" + std::to_string(config.hds_thresh);
     ASSERT_EQ(rte_vdev_init(vdev_.c_str(), with.c_str()), 0);
     ASSERT_EQ(rte_eth_dev_get_port_by_name(vdev_.c_str(), &port_), 0);
     head_pool_ = host_pool(512, 384);

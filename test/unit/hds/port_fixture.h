@@ -138,6 +138,7 @@ protected:
         std::uint16_t queues = 1;
         std::uint16_t queues_made = 0; ///< queues=; 0: as many as are used
         std::uint16_t mtu = 1500;
+        std::uint16_t hds_thresh = 0;
         unsigned fragments = 256;
         unsigned fragment_bytes = 1448;
     };

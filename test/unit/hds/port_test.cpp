@@ -20,6 +20,7 @@ TEST_P(Life, WrongArgumentsAreRefused)
     for (const char* args :
          {"", "iface=", "iface=a,lower=b", "iface=way_too_long_a_name", "iface=a/b",
           "iface=x,colour=red", "iface=x,queues=0", "iface=x,queues=2x", "iface=x,queues=300",
+          "iface=x,hds_thresh=", "iface=x,hds_thresh=-1", "iface=x,hds_thresh=65536",
           "iface=x,mac=1:2", "lower=nosuch", "iface=x,mac=01:00:00:00:00:01"})
         EXPECT_LT(rte_vdev_init(vdev_.c_str(), args), 0) << args;
     EXPECT_EQ(rte_eth_dev_count_avail(), 0);

@@ -138,6 +138,52 @@ TEST_P(Rx, OtherFamilyStaysWhole)
     expect_split(receive(), v4.bytes, v4.header);
 }
 
+// The frame's length decides, whatever headers it is made of.
+TEST_P(Rx, FramesUpToTheThresholdStayWhole)
+{
+    constexpr unsigned kThreshold = 256;
+    start({.hds_thresh = kThreshold});
+    std::vector<Made> sent;
+    for (Shape shape : {Shape{}, Shape{.tcp_options = 40}, Shape{.ip_options = 40},
+                        Shape{.vlans = 1, .tcp_options = 12}, Shape{.vlans = 2, .ipv6 = true},
+                        Shape{.ipv6 = true, .extensions = {0, 60}, .tcp_options = 12}}) {
+        const auto headers = static_cast<unsigned>(make_frame(shape).header);
+        for (const unsigned length : {headers + 1, kThreshold, kThreshold + 1, 1400u}) {
+            shape.payload = length - headers;
+            sent.push_back(make_frame(shape));
+        }
+    }
+    for (const Made& made : sent)
+        peer_->send(made.bytes);
+    std::size_t split = 0;
+    for (const Made& made : sent) {
+        if (made.bytes.size() > kThreshold) {
+            ++split;
+            expect_split(receive(), made.bytes, made.header);
+        } else {
+            expect_whole(receive(), made.bytes);
+        }
+    }
+    EXPECT_EQ(split, sent.size() / 2);
+    EXPECT_EQ(xstat("rx_split_packets"), split);
+    EXPECT_EQ(xstat("rx_header_only_packets"), split);
+}
+
+TEST_P(Rx, UpToTheThresholdNoPayloadMbufIsWanted)
+{
+    start({.hds_thresh = 256, .fragments = 8});
+    std::vector<void*> taken;
+    for (void* m = nullptr; rte_mempool_get(payload_pool_, &m) == 0;)
+        taken.push_back(m);
+    const Made small = make_frame({.tcp_options = 12, .payload = 100});
+    for (int i = 0; i < 20; ++i) {
+        peer_->send(small.bytes);
+        expect_whole(receive(), small.bytes);
+    }
+    for (void* m : taken)
+        rte_mempool_put(payload_pool_, m);
+}
+
 TEST_P(Rx, LengthSplitCutsWhateverIsThere)
 {
     start({.length = 96});

@@ -58,6 +58,8 @@ TEST(Options, ReadsEveryOption)
                                  "10M",
                                  "--unbind-after",
                                  "3K",
+                                 "--hds-thresh",
+                                 "256",
                                  "--send",
                                  "request",
                                  "--",
@@ -68,6 +70,7 @@ TEST(Options, ReadsEveryOption)
     const Options& options = parsed.options;
     EXPECT_TRUE(options.listen);
     EXPECT_EQ(options.unbind_after, 3072u);
+    EXPECT_EQ(options.hds_thresh, 256u);
     ASSERT_EQ(options.addrs.size(), 2u);
     EXPECT_EQ(options.addrs[0].prefix_len, 24);
     EXPECT_EQ(options.addrs[1].family, 6);
@@ -148,6 +151,8 @@ TEST(Options, RefusesInOneLineThatNamesTheArgument)
         {{"-l", "--rate", "fast"}, "--rate", "64K"},
         {{"-l", "--rate", "0"}, "--rate", "64K"},
         {{"-l", "--unbind-after", "soon"}, "--unbind-after", "64K"},
+        {{"-l", "--hds-thresh", "-1"}, "--hds-thresh", "from 0 to 65535"},
+        {{"-l", "--hds-thresh", "65536"}, "--hds-thresh", "from 0 to 65535"},
         {{"-l", "--connections", "0"}, "--connections", "from 1 to"},
         {{"-l", "--frobnicate"}, "--frobnicate", "--hash"},
         {{"-l", "-x", "3"}, "-x", "--hash"},
@@ -178,7 +183,7 @@ TEST(Options, HelpNamesEveryOption)
     EXPECT_EQ(parsed.status, 0);
     for (const char* name :
          {"-l", "-c", "-s", "-g", "-p", "-f", "-q", "-v", "-m", "-o", "-k", "--connections",
-          "--hash", "--rate", "--unbind-after", "--send", "--json"})
+          "--hash", "--rate", "--unbind-after", "--hds-thresh", "--send", "--json"})
         EXPECT_NE(parsed.message.find(std::string("  ") + name), std::string::npos) << name;
 }
 

@@ -206,9 +206,26 @@ void PayloadPool::release(std::uint32_t first, std::uint32_t count)
 {
     first -= base_;
     with_engine_ -= count;
-    if (first < device_layout_.fragments)
+    if (first < device_layout_.fragments) {
         in_use_ -= count;
+    } else {
+        host_in_use_ -= count;
+        for (std::uint32_t i = first; i < first + count; i++) {
+            if (slots_[i].connection != kNobody)
+                returns_->host_held[slots_[i].connection].fetch_sub(1, std::memory_order_relaxed);
+        }
+    }
     put(first, count);
+}
+
+void PayloadPool::keep_host(const tcp::Run& run, std::uint32_t connection)
+{
+    const std::uint32_t first = run.first - base_;
+    if (first < device_layout_.fragments)
+        return;
+    for (std::uint32_t i = first; i < first + run.count; i++)
+        slots_[i].connection = connection;
+    returns_->host_held[connection].fetch_add(run.count, std::memory_order_relaxed);
 }
 
 void PayloadPool::put(std::uint32_t first, std::uint32_t count)
@@ -242,9 +259,13 @@ bool PayloadPool::return_one(std::uint64_t id, std::uint32_t* device_fragments)
         return false;
     put(first, count);
     const std::uint32_t returned = count - ((tag & kShares) != 0 ? 1 : 0);
-    returns_->by_connection[connection].fetch_add(returned, std::memory_order_release);
-    if (first < device_layout_.fragments)
+    if (first < device_layout_.fragments) {
         *device_fragments += returned;
+    } else {
+        returns_->host_held[connection].fetch_sub(returned, std::memory_order_relaxed);
+        host_returned_.fetch_add(returned, std::memory_order_relaxed);
+    }
+    returns_->by_connection[connection].fetch_add(returned, std::memory_order_release);
     if (index >= fragments()) [[unlikely]] {
         const std::lock_guard guard(split_lock_);
         split_slots_.push_back(index);

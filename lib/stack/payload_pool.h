@@ -32,11 +32,14 @@ public:
     /// What came back, counted over all pools of a shard. Outlives them all.
     struct Returns {
         explicit Returns(std::uint32_t connections)
-            : by_connection(std::make_unique<std::atomic<std::uint32_t>[]>(connections))
+            : by_connection(std::make_unique<std::atomic<std::uint32_t>[]>(connections)),
+              host_held(std::make_unique<std::atomic<std::uint32_t>[]>(connections))
         {
         }
         /// Fragments returned by the application, ever, of each connection slot.
         std::unique_ptr<std::atomic<std::uint32_t>[]> by_connection;
+        /// Host fragments that the engine or the application holds, of each connection slot.
+        std::unique_ptr<std::atomic<std::uint32_t>[]> host_held;
         std::atomic<std::uint64_t> stale{0}; ///< refused returns
     };
 
@@ -79,9 +82,20 @@ public:
     /// A fragment of the host mempool goes to the engine. @return its fragment
     std::uint32_t take_host(std::uint32_t fragment)
     {
+        host_in_use_++;
         with_engine_++;
+        slots_[device_layout_.fragments + fragment].connection = kNobody;
         return base_ + device_layout_.fragments + fragment;
     }
+    /// Whether a connection may keep so many host fragments more, which were taken: no more than it
+    /// leaves free, so that one that hoards has half. One that has none may have what there is.
+    bool admits_host(std::uint32_t connection, std::uint32_t count) const
+    {
+        const std::uint64_t held = returns_->host_held[connection].load(std::memory_order_relaxed);
+        return held == 0 || held + count + host_held() <= host_layout_.fragments;
+    }
+    /// The host fragments of a run just taken are a connection's.
+    void keep_host(const tcp::Run& run, std::uint32_t connection);
     /// The engine is done with fragments that never became a token.
     void release(std::uint32_t first, std::uint32_t count);
     /// Device fragments that are backed by memory now.
@@ -95,6 +109,10 @@ public:
     std::uint64_t device_held() const
     {
         return in_use_ - device_returned_.load(std::memory_order_relaxed);
+    }
+    std::uint64_t host_held() const
+    {
+        return host_in_use_ - host_returned_.load(std::memory_order_relaxed);
     }
 
     /// Make a token of a run; the run's fragments now belong to it.
@@ -128,6 +146,8 @@ private:
     };
     /// Tokens that begin in a fragment that has a token already: it takes two splits to make one.
     static constexpr std::uint32_t kSplitSlots = 1024;
+    /// Connection of a host fragment that no engine has seen yet.
+    static constexpr std::uint32_t kNobody = UINT32_MAX;
 
     // Fragments are counted from 0 in here.
     std::uint32_t device_fragment(const void* address) const
@@ -169,11 +189,13 @@ private:
 
     // The shard's thread writes these for every packet, returning threads read what is above.
     alignas(64) std::uint64_t in_use_ = 0; ///< device fragments taken, less those released, ever
+    std::uint64_t host_in_use_ = 0;        ///< the same of host fragments
     std::uint64_t with_engine_ = 0;
     std::uint32_t base_ = 0;
 
     alignas(64) std::atomic<std::uint64_t> live_{1}; ///< tokens out, and one for the shard
     std::atomic<std::uint64_t> device_returned_{0};
+    std::atomic<std::uint64_t> host_returned_{0};
 };
 
 } // namespace devmem

@@ -235,6 +235,7 @@ bool devmem_shard::take_host_bytes(const std::uint8_t* bytes, std::uint32_t len,
         std::uint32_t fragment;
         if (*runs == kRuns || pool->alloc(lcore_slot(), 1, &fragment) != 0)
             return false;
+        host_taken_++;
         const std::uint32_t take = std::min(len, layout.fragment_bytes);
         auto* to = reinterpret_cast<std::uint8_t*>(layout.region->base) + layout.offset +
                    std::size_t{fragment / layout.fragments_per_page} * layout.page_bytes +
@@ -260,6 +261,7 @@ bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& pac
     bool good = true;
     bool late = false;
     bool host_full = false;
+    host_taken_ = 0;
 
     rte_mbuf* s = *packet_mbufs;
     rte_mbuf** kept = packet_mbufs;
@@ -305,6 +307,19 @@ bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& pac
     return false;
 }
 
+/// Host fragments of a packet's runs become a connection's, if it may have them.
+bool devmem_shard::keep_host_bytes(std::span<const tcp::Run> runs, std::uint32_t slot)
+{
+    if (host_taken_ == 0) [[likely]]
+        return true;
+    if (!payload_->admits_host(slot, host_taken_))
+        return false;
+    for (const tcp::Run& run : runs)
+        payload_->keep_host(run, slot);
+    host_taken_ = 0;
+    return true;
+}
+
 void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
 {
     if (stack_.local_address(packet.dst) < 0) [[unlikely]] {
@@ -328,6 +343,7 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
             ? static_cast<std::uint16_t>((packet.payload_bytes + m->tso_segsz - 1) / m->tso_segsz)
             : std::uint16_t{1};
     const bool taken = packet.payload_bytes == 0 || take_payload(&m, packet, &end);
+    const auto payload = [&] { return std::span(runs_buffer_).subspan(begin, end - begin); };
     if (m != nullptr)
         done_[done_count_++] = m; // nothing of it is looked at any more
     if (!taken) [[unlikely]]
@@ -358,9 +374,14 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
     }
     if (slot == FlowTable::kNotFound) [[unlikely]] {
         flush_pending();
-        segment.payload = std::span(runs_buffer_).subspan(begin, end - begin);
+        segment.payload = payload();
         if (!no_connection(packet, segment))
             put_runs(begin, end);
+        return;
+    }
+    if (segment.len != 0 && !keep_host_bytes(payload(), slot)) [[unlikely]] {
+        stats_.drop_no_host_fragment++;
+        put_runs(begin, end);
         return;
     }
     if (joins_pending(slot, segment, packet.options)) {
@@ -557,6 +578,8 @@ bool devmem_shard::open_cookie(Listener& listener, const wire::Packet& packet,
         stats_.drop_no_connection_slot++;
         return true;
     }
+    if (segment.len != 0)
+        keep_host_bytes(segment.payload, index); // its first: it may have them
     stats_.syn_cookies_accepted++;
     *taken = true;
     act(index, slots_[index].tcp.open_cookie(segment, syn,

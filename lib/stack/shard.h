@@ -137,6 +137,7 @@ private:
     bool take_payload(rte_mbuf** packet_mbufs, const devmem::wire::Packet& packet,
                       std::uint32_t* runs);
     bool take_host_bytes(const std::uint8_t* bytes, std::uint32_t len, std::uint32_t* runs);
+    bool keep_host_bytes(std::span<const devmem::tcp::Run> runs, std::uint32_t slot);
     void append_run(const devmem::tcp::Run& run, std::uint32_t begin, std::uint32_t* runs);
     void put_runs(std::uint32_t begin, std::uint32_t end);
     bool joins_pending(std::uint32_t slot, const devmem::tcp::Segment& segment,
@@ -242,6 +243,7 @@ private:
 
     Pending pending_;
     std::array<devmem::tcp::Run, kRuns> runs_buffer_;
+    std::uint32_t host_taken_ = 0; ///< host fragments of the packet at hand, not yet a connection's
     std::array<rte_mbuf*, kBurst> done_{}; ///< header mbufs to free together
     unsigned done_count_ = 0;
     std::array<rte_mbuf*, kBurst> tx_{};

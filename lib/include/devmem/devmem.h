@@ -423,7 +423,7 @@ struct devmem_stack_config {
     uint32_t fragment_bytes;  /**< 0: devmem_fit() for the port's MTU */
     uint32_t rcv_window;      /**< largest receive window of a connection, bytes; 4 MiB */
     uint32_t host_bytes;      /**< per shard: host memory for payload that was not split
-                                   off; 16 MiB */
+                                   off; 16 MiB. One that hoards has half of it too */
     uint32_t held_limit;      /**< most payload memory a connection may take up, tokens and window
                                    included, bytes in whole fragments; 0: as much as it leaves free
                                    in its shard: one that hoards has half, n of them n parts in
@@ -682,7 +682,7 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
     X(drop_paws, "segment older than the last by its timestamp (RFC 7323 5)")                      \
     X(drop_after_close, "data after the application closed")                                       \
     X(drop_no_memory, "segment whose fragments would exceed its connection's share of the pool")   \
-    X(drop_no_host_fragment, "no host memory for payload that was not split off")                  \
+    X(drop_no_host_fragment, "no host memory, or no more of it, for payload not split off")        \
     X(drop_ooo_overlap, "out-of-order bytes dropped because an earlier segment holds them")        \
     X(drop_no_neighbour, "packet dropped: the next hop did not answer ARP or ND")                  \
     X(drop_tx_full, "packet dropped: the transmit queue was full")                                 \

@@ -35,12 +35,13 @@ struct Starvation : testing::Test {
         devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &pool);
         free_at_first = pool.fragments_free;
     }
-    std::uint64_t no_memory() const
+    devmem_shard_stats stats() const
     {
         devmem_shard_stats stats;
         devmem_shard_stats_get(wires->b.shard, &stats);
-        return stats.drop_no_memory;
+        return stats;
     }
+    std::uint64_t no_memory() const { return stats().drop_no_memory; }
     std::unique_ptr<WirePair> wires;
     std::vector<Flow> flows;
     std::uint32_t free_at_first = 0;
@@ -169,6 +170,65 @@ TEST_F(Starvation, OneByteSegmentsFillNoMoreThanTheirShare)
     EXPECT_TRUE(wires->run_until([&] {
         flows[0].receive(*wires, false);
         return flows[0].received == end;
+    })) << "what was refused came again";
+}
+
+// The same below the threshold: the region is others' as if there were no flood, and of the host
+// memory there is some left for the short segments of the rest.
+TEST_F(Starvation, OneByteSegmentsBelowTheThresholdLeaveTheRegionAlone)
+{
+    open({.region = "opaque:size=4M", .hds_thresh = 256}, 3);
+    Flow& flood = flows[0];
+    Flow& bulk = flows[1];
+    Flow& brief = flows[2];
+    const double alone = transfer(*wires, bulk, 8u << 20);
+    note_free();
+    const auto hoard = [&] {
+        // What is refused is sent again as one segment: that must be a short one too.
+        flood.send(*wires, 1, flood.received + 64);
+        flood.receive(*wires, true);
+        return false;
+    };
+    wires->run_until(hoard, 1);
+    const std::uint32_t in_region = held_fragments();
+    EXPECT_EQ(in_region, 0u);
+    EXPECT_GT(stats().drop_no_host_fragment, 0u) << "the flood reached its bound";
+    EXPECT_EQ(stats().drop_truncated, 0u);
+    struct devmem_fit fit;
+    devmem_stack_fit(wires->b.stack, &fit);
+    const std::size_t host_fragments = (1u << 20) / fit.page_bytes * fit.fragments_per_page;
+    EXPECT_GT(flood.held.size(), host_fragments / 3);
+    EXPECT_LE(flood.held.size(), host_fragments / 2);
+    for (const devmem_token& token : flood.held)
+        ASSERT_NE(token.flags & DEVMEM_TOKEN_HOST, 0u);
+
+    const std::uint64_t before = stats().rx_device_bytes;
+    const double beside = transfer(*wires, bulk, 8u << 20);
+    EXPECT_GT(stats().rx_device_bytes - before, (8u << 20) * 99ull / 100);
+    std::uint64_t wanted = 0;
+    for (int i = 0; i < 100; i++) {
+        wanted += 20;
+        EXPECT_TRUE(wires->run_until([&] {
+            hoard();
+            brief.send(*wires, 20, wanted);
+            brief.receive(*wires, false);
+            return brief.received == wanted;
+        })) << wanted;
+    }
+    devmem_shutdown(wires->a.shard, brief.client);
+    devmem_token none;
+    EXPECT_TRUE(
+        wires->run_until([&] { return devmem_recv(wires->b.shard, brief.server, &none, 1) == 0; }));
+    RecordProperty("host_fragments_held",
+                   std::to_string(flood.held.size()) + " of " + std::to_string(host_fragments));
+    RecordProperty("region_fragments_held", std::to_string(in_region));
+    RecordProperty("slower", std::to_string(beside / alone));
+
+    flood.give_back();
+    const std::uint64_t end = flood.sent;
+    EXPECT_TRUE(wires->run_until([&] {
+        flood.receive(*wires, false);
+        return flood.received == end;
     })) << "what was refused came again";
 }
 

@@ -36,7 +36,9 @@ void make_end(End& end, const EndConfig& config, const char* name, const char* a
     ASSERT_EQ(rte_eth_dev_get_name_by_port(end.ring_port, port_name), 0);
 
     char error[256] = "";
-    ASSERT_EQ(devmem_port_open(port_name, 1, &end.port, error, sizeof(error)), 0) << error;
+    const devmem_port_config open{
+        .size = sizeof(open), .spec = port_name, .queues = 1, .hds_thresh = config.hds_thresh};
+    ASSERT_EQ(devmem_port_open_config(&open, &end.port, error, sizeof(error)), 0) << error;
     ASSERT_TRUE(end.port.wrapped);
     // Ring ports have no address of their own: give each end one.
     rte_ether_addr mac{{0x02, 0, 0, 0, 0, static_cast<std::uint8_t>(number)}};

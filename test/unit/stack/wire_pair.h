@@ -47,6 +47,7 @@ struct EndConfig {
     std::uint32_t fragment_bytes = 0;
     std::uint32_t rcv_window = 0;
     std::uint32_t held_limit = 0;
+    std::uint16_t hds_thresh = 0;
 };
 
 /// The pair. Construct, then poll() until what the test waits for has happened.

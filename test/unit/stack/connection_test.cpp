@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <rte_ethdev.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <span>
@@ -316,4 +318,22 @@ TEST(Connection, IcmpPortUnreachableRefuses)
     ASSERT_TRUE(wires.inject(wires.a, message(kPort, 0)));
     ASSERT_TRUE(wires.run_until(closed, 1));
     EXPECT_EQ(event.error, -ECONNREFUSED);
+}
+
+TEST(PortOpen, AThresholdIsForAPortMadeForIt)
+{
+    WirePair wires({}, {.hds_thresh = 256});
+    char name[RTE_ETH_NAME_MAX_LEN];
+    ASSERT_EQ(rte_eth_dev_get_name_by_port(wires.b.port.port_id, name), 0);
+    devmem_port port;
+    char error[256] = "";
+    devmem_port_config config{.size = sizeof(config), .spec = name, .queues = 1, .hds_thresh = 1};
+    EXPECT_EQ(devmem_port_open_config(&config, &port, error, sizeof(error)), -ENOTSUP);
+    EXPECT_NE(std::string(error).find("hds_thresh="), std::string::npos) << error;
+    config.hds_thresh = 0;
+    EXPECT_EQ(devmem_port_open_config(&config, &port, error, sizeof(error)), 0);
+    EXPECT_FALSE(port.created || port.wrapped);
+    config.size--;
+    EXPECT_EQ(devmem_port_open_config(&config, &port, error, sizeof(error)), -EINVAL);
+    EXPECT_NE(std::string(error).find("size"), std::string::npos) << error;
 }

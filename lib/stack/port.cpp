@@ -106,6 +106,11 @@ void remove_port(std::uint16_t port_id)
 ///   error
 int open(const devmem_port_config& config, devmem_port* port, std::string& why)
 {
+    if (config.size != sizeof(config)) {
+        why = "devmem_port_config.size is not sizeof(struct devmem_port_config): the program was "
+              "built for another version of this library";
+        return -EINVAL;
+    }
     const std::string_view text = config.spec;
     if (text.starts_with("tap:")) {
         if (const int rc = open_tap(text.substr(4), config, port, why); rc != 0)
@@ -161,10 +166,6 @@ int devmem_port_open_config(const devmem_port_config* config, devmem_port* port,
                             std::size_t error_len)
 {
     *port = {};
-    if (config->size != sizeof(*config))
-        return fail(error, error_len, -EINVAL,
-                    "devmem_port_config.size is not sizeof(struct devmem_port_config): the program "
-                    "was built for another version of this library");
     const int rc = devmem::attempt([&](std::string& why) { return open(*config, port, why); },
                                    "out of memory", error, error_len);
     if (rc != 0)

@@ -190,6 +190,8 @@ void Connection::release_queue(Context& ctx)
 Actions Connection::window_check(Time now, Context& ctx)
 {
     Call call{now, ctx};
+    if (state_ == State::kSynReceived)
+        return kStarved; // what its SYN-ACK could not announce is due once it is answered
     if (!may_receive() || orphan_)
         return kNothing;
     const RcvWindow::Grant grant = window_.widen(rcv_nxt_, rcv_mss_, ctx.config, ctx.credit);

@@ -282,6 +282,22 @@ TEST_F(WindowTest, ProbesWithoutTextAreAnsweredAndNothingWasDropped)
     EXPECT_EQ(counters.out_of_window, 0u);
 }
 
+TEST_F(WindowTest, WhatASynAckCouldNotAnnounceComesWhenItIsAnswered)
+{
+    const std::int64_t free = credit.free_bytes;
+    credit.free_bytes = 0;
+    send_syn();
+    poll();
+    ASSERT_EQ(take().window, 0u);
+    EXPECT_TRUE(conn.window_check(now, ctx) & kStarved) << "it asks again";
+    in({});
+    out.clear();
+    credit.free_bytes = free;
+    EXPECT_TRUE(conn.window_check(now, ctx) & kPoll);
+    poll();
+    EXPECT_GT(take().window, 0u);
+}
+
 TEST_F(WindowTest, TheSilentLendWhatIsSetAsideForThem)
 {
     establish();

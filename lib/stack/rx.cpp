@@ -37,16 +37,18 @@ constexpr std::uint8_t kOpening = tcp::kSyn | tcp::kAck | tcp::kRst | tcp::kFin;
 bool refuses(const wire::Unreachable& error)
 {
     constexpr std::uint8_t kPort4 = 3, kPort6 = 4;
-    return error.code == (error.src.family == 4 ? kPort4 : kPort6);
+    return !error.on_the_way && error.code == (error.src.family == 4 ? kPort4 : kPort6);
 }
 
 /// Hard errors (RFC 1122 4.2.3.9, RFC 5461 2): besides those, no such protocol, and for IPv6
 /// administratively prohibited. Fragmentation needed is not among them, RFC 1122 notwithstanding:
-/// we let packets be fragmented, so nobody has reason to say so.
+/// we let packets be fragmented, so nobody has reason to say so. Time exceeded and parameter
+/// problems are soft, whatever their code.
 bool is_hard(const wire::Unreachable& error)
 {
     constexpr std::uint8_t kProtocol4 = 2, kProhibited6 = 1;
-    return refuses(error) || error.code == (error.src.family == 4 ? kProtocol4 : kProhibited6);
+    return refuses(error) ||
+           (!error.on_the_way && error.code == (error.src.family == 4 ? kProtocol4 : kProhibited6));
 }
 
 } // namespace

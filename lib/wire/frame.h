@@ -138,8 +138,10 @@ std::size_t write_nd_advertisement(std::span<std::uint8_t> out, const Mac& our_m
 Ip solicited_node(const Ip& target);
 Mac multicast_mac(const Ip& group);
 
-/// Destination unreachable (RFC 792 type 3, RFC 4443 type 1) about one of our TCP segments.
+/// Destination unreachable (RFC 792 type 3, RFC 4443 type 1), time exceeded (11, 3) or parameter
+/// problem (12, 4) about one of our TCP segments.
 struct Unreachable {
+    bool on_the_way; ///< not destination unreachable
     std::uint8_t code;
     Ip src, dst; ///< of our segment
     std::uint16_t src_port, dst_port;

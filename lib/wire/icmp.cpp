@@ -10,7 +10,11 @@ namespace {
 constexpr std::uint8_t kEchoReply4 = 0;
 constexpr std::uint8_t kUnreachable4 = 3;
 constexpr std::uint8_t kEchoRequest4 = 8;
+constexpr std::uint8_t kTimeExceeded4 = 11;
+constexpr std::uint8_t kParameterProblem4 = 12;
 constexpr std::uint8_t kUnreachable6 = 1;
+constexpr std::uint8_t kTimeExceeded6 = 3;
+constexpr std::uint8_t kParameterProblem6 = 4;
 constexpr std::uint8_t kEchoRequest6 = 128;
 constexpr std::uint8_t kEchoReply6 = 129;
 
@@ -63,7 +67,10 @@ bool parse_unreachable(std::span<const std::uint8_t> frame, const Packet& packet
     if (!v4 && packet.kind != Kind::kIcmp6)
         return false;
     const std::span<const std::uint8_t> icmp = frame.subspan(packet.l4_offset, packet.l4_bytes);
-    if (icmp[0] != (v4 ? kUnreachable4 : kUnreachable6))
+    const std::uint8_t type = icmp[0];
+    out->on_the_way = type == (v4 ? kTimeExceeded4 : kTimeExceeded6) ||
+                      type == (v4 ? kParameterProblem4 : kParameterProblem6);
+    if (!out->on_the_way && type != (v4 ? kUnreachable4 : kUnreachable6))
         return false;
     // The head of our own packet: its IP header and at least 8 bytes of TCP's.
     const std::span<const std::uint8_t> quote = icmp.subspan(kIcmpBytes);

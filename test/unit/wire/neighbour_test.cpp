@@ -333,6 +333,23 @@ TEST(Unreachable, NamesOurSegment)
     EXPECT_EQ(unreachable.seq, 0x55667789u);
 }
 
+TEST(Unreachable, KnowsWhatHappensOnTheWay)
+{
+    const auto on_the_way = [](const Bytes& frame) {
+        Unreachable unreachable{};
+        EXPECT_TRUE(parse_unreachable(frame, parsed(frame), &unreachable));
+        return unreachable.on_the_way;
+    };
+    const Bytes& v4 = frames::kUnreachable4;
+    EXPECT_FALSE(on_the_way(v4));
+    EXPECT_TRUE(on_the_way(with(v4, 34, 11))) << "time exceeded (RFC 792)";
+    EXPECT_TRUE(on_the_way(with(v4, 34, 12))) << "parameter problem";
+    const Bytes& v6 = frames::kUnreachable6;
+    EXPECT_FALSE(on_the_way(v6));
+    EXPECT_TRUE(on_the_way(with(v6, 54, 3))) << "time exceeded (RFC 4443)";
+    EXPECT_TRUE(on_the_way(with(v6, 54, 4))) << "parameter problem";
+}
+
 TEST(Unreachable, RefusesOtherMessagesAndQuotes)
 {
     const auto valid = [](const Bytes& frame) {
@@ -341,7 +358,7 @@ TEST(Unreachable, RefusesOtherMessagesAndQuotes)
         return parse_unreachable(guarded.copy(frame), parsed(frame), &unreachable);
     };
     const Bytes& v4 = frames::kUnreachable4;
-    EXPECT_FALSE(valid(with(v4, 34, 11)));   // time exceeded
+    EXPECT_FALSE(valid(with(v4, 34, 4)));    // source quench
     EXPECT_FALSE(valid(with(v4, 42, 0x65))); // quotes IPv6
     EXPECT_FALSE(valid(with(v4, 42, 0x44))); // header too short
     EXPECT_FALSE(valid(with(v4, 42, 0x46))); // options, and then too little of TCP
@@ -349,7 +366,7 @@ TEST(Unreachable, RefusesOtherMessagesAndQuotes)
     EXPECT_FALSE(valid(with(v4, 51, 17)));   // UDP
     EXPECT_FALSE(valid(with(v4, 57, 2)));    // quotes somebody else's packet
     const Bytes& v6 = frames::kUnreachable6;
-    EXPECT_FALSE(valid(with(v6, 54, 3)));
+    EXPECT_FALSE(valid(with(v6, 54, 2))); // packet too big
     EXPECT_FALSE(valid(with(v6, 62, 0x45)));
     EXPECT_FALSE(valid(with(v6, 68, 17)));
     EXPECT_FALSE(valid(with(v6, 85, 2)));

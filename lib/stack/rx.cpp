@@ -461,10 +461,15 @@ bool devmem_shard::no_connection(const wire::Packet& packet, const tcp::Segment&
     tcp::SegmentOut reset;
     if (!tcp::reset_for(segment, &reset))
         return false;
-    const wire::Flow flow{packet.dst,      packet.src, packet.dst_port,
-                          packet.src_port, stack_.mac, packet.src_mac};
+    const wire::Flow flow = reply_to(packet);
     tx_segment(flow, reset);
     return false;
+}
+
+/// A connection with the sender of a packet, as we send.
+wire::Flow devmem_shard::reply_to(const wire::Packet& packet) const
+{
+    return {packet.dst, packet.src, packet.dst_port, packet.src_port, stack_.mac, packet.src_mac};
 }
 
 devmem_shard::Listener* devmem_shard::listener_for(const wire::Packet& packet)
@@ -520,8 +525,7 @@ void devmem_shard::open_passive(Listener& listener, const wire::Packet& packet,
         stats_.drop_listen_overflow++;
         return;
     }
-    const wire::Flow flow{packet.dst,      packet.src, packet.dst_port,
-                          packet.src_port, stack_.mac, packet.src_mac};
+    const wire::Flow flow = reply_to(packet);
     const tcp::FlowName name = name_of(flow);
     const std::uint32_t index = has_room(listener) ? admit(listener, flow) : kNoSlot;
     if (index != kNoSlot) {
@@ -548,8 +552,7 @@ bool devmem_shard::reopen(std::uint32_t old, const wire::Packet& packet,
     // RFC 9293 3.4.1: after every number the old one used. The clock alone is not, after a fast
     // one; 64 KiB more are beyond what a window without scaling can hold.
     constexpr std::uint32_t kBeyond = 1u << 16;
-    const wire::Flow flow{packet.dst,      packet.src, packet.dst_port,
-                          packet.src_port, stack_.mac, packet.src_mac};
+    const wire::Flow flow = reply_to(packet);
     const tcp::Seq iss = max(isn_.isn(name_of(flow), now_), tcp.sequence_end() + kBeyond);
     current_ = &slots_[old];
     act(old, tcp.give_way(now_, ctx_));
@@ -563,8 +566,7 @@ bool devmem_shard::reopen(std::uint32_t old, const wire::Packet& packet,
 bool devmem_shard::open_cookie(Listener& listener, const wire::Packet& packet,
                                const tcp::Segment& segment, bool* taken)
 {
-    const wire::Flow flow{packet.dst,      packet.src, packet.dst_port,
-                          packet.src_port, stack_.mac, packet.src_mac};
+    const wire::Flow flow = reply_to(packet);
     const tcp::FlowName name = name_of(flow);
     const std::uint32_t offset = isn_.timestamp_offset(name);
     wire::TcpOptions syn;

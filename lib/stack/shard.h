@@ -150,6 +150,7 @@ private:
     bool has_room(const Listener& listener) const;
     void open(std::uint32_t slot, const devmem::wire::Packet& packet,
               const devmem::tcp::Segment& segment, devmem::tcp::Seq iss);
+    devmem::wire::Flow reply_to(const devmem::wire::Packet& packet) const;
     Listener* listener_for(const devmem::wire::Packet& packet);
     void open_passive(Listener& listener, const devmem::wire::Packet& packet,
                       const devmem::tcp::Segment& segment);

@@ -557,8 +557,9 @@ struct devmem_conn_config {
     uint32_t keepalive_interval_ms; /**< between probes that are not answered; 75,000 */
     uint32_t keepalive_probes;      /**< not answered, after which the connection is over; 9 */
     uint32_t user_timeout_ms;       /**< how long sent bytes, a SYN or a FIN may be unacknowledged
-                                         (RFC 5482, this side's part); 0: 15 retransmissions, 6 of a SYN.
-                                         A peer that keeps its window closed and says so is waited for */
+                                         (RFC 5482, this side's part); 0: 15 retransmissions,
+                                         7 of a SYN. A peer that keeps its window closed and
+                                         says so is waited for */
 };
 
 /**

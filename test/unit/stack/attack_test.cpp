@@ -12,27 +12,7 @@ namespace {
 
 constexpr std::uint8_t kFin = 1, kSyn = 2, kRst = 4, kPsh = 8, kAck = 16;
 
-struct Attack : testing::Test {
-    void open(const EndConfig& receiver, unsigned flows_wanted,
-              const EndConfig& sender = {.max_connections = 10'100})
-    {
-        wires = std::make_unique<WirePair>(sender, receiver);
-        flows.resize(flows_wanted);
-        for (Flow& flow : flows)
-            ASSERT_TRUE(wires->establish(80, &flow.client, &flow.server));
-    }
-    devmem_shard_stats stats() const
-    {
-        devmem_shard_stats s;
-        devmem_shard_stats_get(wires->b.shard, &s);
-        return s;
-    }
-    devmem_pool_stats pool() const
-    {
-        devmem_pool_stats p;
-        devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &p);
-        return p;
-    }
+struct Attack : FlowTest {
     /// Frames as the other end of a connection would send them: by the last that it did send.
     static wire::Flow as_sender(const wire::Packet& packet)
     {
@@ -54,18 +34,11 @@ struct Attack : testing::Test {
         transfer(*wires, flow, 1u << 20);
     }
 
-    std::unique_ptr<WirePair> wires;
-    std::vector<Flow> flows;
     std::mt19937_64 random{7};
 };
 
 /// Without timestamps an attacker has to guess less.
 const EndConfig kPlain{.flags = DEVMEM_STACK_NO_TIMESTAMPS, .rcv_window = 65535};
-
-double seconds_since(std::uint64_t begin)
-{
-    return static_cast<double>(rte_rdtsc() - begin) / static_cast<double>(rte_get_tsc_hz());
-}
 
 } // namespace
 
@@ -148,9 +121,9 @@ TEST_F(Attack, TenThousandHalfSentRequestsLeaveRoom)
     open({.region = "opaque:size=16M",
           .flags = DEVMEM_STACK_NO_TIMESTAMPS,
           .max_connections = kSlow + 10},
-         1);
+         1, {.max_connections = kSlow + 10});
     const double alone = transfer(*wires, flows[0], 16u << 20);
-    const std::uint32_t free_at_first = pool().fragments_free;
+    const std::uint32_t free_at_first = pool_of(wires->b).fragments_free;
     flows.resize(1 + kSlow);
     for (unsigned i = 1; i <= kSlow; i++) {
         Flow& flow = flows[i];
@@ -164,7 +137,7 @@ TEST_F(Attack, TenThousandHalfSentRequestsLeaveRoom)
         }
     }
     wires->run_until([] { return false; }, 0.1);
-    const std::uint32_t left = pool().fragments_free;
+    const std::uint32_t left = pool_of(wires->b).fragments_free;
     const double beside = transfer(*wires, flows[0], 16u << 20);
     RecordProperty("fragments_left", std::to_string(left) + " of " + std::to_string(free_at_first));
     RecordProperty("slower", std::to_string(beside / alone));
@@ -183,7 +156,7 @@ TEST_F(Attack, GapsThatStayOpenDoNotTakeThePool)
           .max_connections = 1'100,
           .fragment_bytes = 4096},
          1);
-    ASSERT_EQ(pool().fragments, 64u);
+    ASSERT_EQ(pool_of(wires->b).fragments, 64u);
     flows.resize(1 + kGaps);
     for (unsigned i = 1; i <= kGaps; i++) {
         ASSERT_TRUE(wires->establish(80, &flows[i].client, &flows[i].server));
@@ -193,7 +166,7 @@ TEST_F(Attack, GapsThatStayOpenDoNotTakeThePool)
         wires->poll();
     }
     wires->run_until([] { return false; }, 0.1);
-    RecordProperty("fragments_left", std::to_string(pool().fragments_free));
+    RecordProperty("fragments_left", std::to_string(pool_of(wires->b).fragments_free));
     RecordProperty("seconds_beside", std::to_string(transfer(*wires, flows[0], 1u << 20)));
     Flow fresh;
     ASSERT_TRUE(wires->establish(80, &fresh.client, &fresh.server));

@@ -5,10 +5,9 @@
 
 #include <gtest/gtest.h>
 
-#include <rte_cycles.h>
-
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <vector>
 
 namespace devmem::test {
@@ -61,7 +60,22 @@ inline double transfer(WirePair& wires, Flow& flow, std::uint64_t bytes)
         flow.receive(wires, false);
         return flow.received == end;
     }));
-    return static_cast<double>(rte_rdtsc() - begin) / static_cast<double>(rte_get_tsc_hz());
+    return seconds_since(begin);
 }
+
+/// A pair of stacks and flows between them.
+struct FlowTest : testing::Test {
+    void open(const EndConfig& receiver, unsigned flows_wanted,
+              const EndConfig& sender = {.max_connections = 1100})
+    {
+        wires = std::make_unique<WirePair>(sender, receiver);
+        flows.resize(flows_wanted);
+        for (Flow& flow : flows)
+            ASSERT_TRUE(wires->establish(80, &flow.client, &flow.server));
+    }
+
+    std::unique_ptr<WirePair> wires;
+    std::vector<Flow> flows;
+};
 
 } // namespace devmem::test

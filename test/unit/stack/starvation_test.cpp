@@ -14,36 +14,26 @@ using namespace devmem::test;
 
 namespace {
 
-struct Starvation : testing::Test {
-    void open(const EndConfig& receiver, unsigned flows_wanted)
-    {
-        wires = std::make_unique<WirePair>(EndConfig{.max_connections = 1100}, receiver);
-        flows.resize(flows_wanted);
-        for (Flow& flow : flows)
-            ASSERT_TRUE(wires->establish(80, &flow.client, &flow.server));
-    }
+struct Starvation : FlowTest {
     /// Fragments that are neither free nor the port's.
     std::uint32_t held_fragments() const
     {
-        devmem_pool_stats pool;
-        devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &pool);
-        return free_at_first - std::min(free_at_first, pool.fragments_free);
+        return free_at_first - std::min(free_at_first, pool_of(wires->b).fragments_free);
     }
-    void note_free()
+    void note_free() { free_at_first = pool_of(wires->b).fragments_free; }
+    std::uint64_t no_memory() const { return stats_of(wires->b).drop_no_memory; }
+    /// Send what the window lets through, in pieces of `piece` bytes, to a consumer that keeps it.
+    void hoard(Flow& flow, std::size_t piece, double seconds)
     {
-        devmem_pool_stats pool;
-        devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &pool);
-        free_at_first = pool.fragments_free;
+        wires->run_until(
+            [&] {
+                flow.send(*wires, piece, UINT64_MAX);
+                flow.receive(*wires, true);
+                return false;
+            },
+            seconds);
     }
-    devmem_shard_stats stats() const
-    {
-        devmem_shard_stats stats;
-        devmem_shard_stats_get(wires->b.shard, &stats);
-        return stats;
-    }
-    std::uint64_t no_memory() const { return stats().drop_no_memory; }
-    std::unique_ptr<WirePair> wires;
-    std::vector<Flow> flows;
+
     std::uint32_t free_at_first = 0;
 };
 
@@ -54,13 +44,7 @@ TEST_F(Starvation, OneThatReturnsNothingLeavesHalf)
     open({.region = "opaque:size=4M"}, 2);
     note_free();
     const double alone = transfer(*wires, flows[1], 8u << 20);
-    wires->run_until(
-        [&] {
-            flows[0].send(*wires, 16384, UINT64_MAX);
-            flows[0].receive(*wires, true);
-            return false;
-        },
-        1);
+    hoard(flows[0], 16384, 1);
     const std::uint32_t held = held_fragments();
     EXPECT_GT(held, free_at_first / 8) << "what is there may be used; the other has a window";
     EXPECT_LT(held, free_at_first * 6 / 10);
@@ -129,13 +113,7 @@ TEST_F(Starvation, ALimitThatIsSetHolds)
 {
     open({.region = "opaque:size=4M", .held_limit = 200'000}, 1);
     note_free();
-    wires->run_until(
-        [&] {
-            flows[0].send(*wires, 16384, UINT64_MAX);
-            flows[0].receive(*wires, true);
-            return false;
-        },
-        0.5);
+    hoard(flows[0], 16384, 0.5);
     struct devmem_fit fit;
     devmem_stack_fit(wires->b.stack, &fit);
     std::uint64_t bytes = 0;
@@ -152,13 +130,7 @@ TEST_F(Starvation, OneByteSegmentsFillNoMoreThanTheirShare)
     open({.region = "opaque:size=4M"}, 2);
     note_free();
     const double alone = transfer(*wires, flows[1], 8u << 20);
-    wires->run_until(
-        [&] {
-            flows[0].send(*wires, 1, UINT64_MAX);
-            flows[0].receive(*wires, true);
-            return false;
-        },
-        1);
+    hoard(flows[0], 1, 1);
     const std::uint32_t held = held_fragments();
     EXPECT_GT(no_memory(), 0u) << "the flood reached its bound";
     EXPECT_LT(held, free_at_first * 6 / 10);
@@ -192,8 +164,8 @@ TEST_F(Starvation, OneByteSegmentsBelowTheThresholdLeaveTheRegionAlone)
     wires->run_until(hoard, 1);
     const std::uint32_t in_region = held_fragments();
     EXPECT_EQ(in_region, 0u);
-    EXPECT_GT(stats().drop_no_host_fragment, 0u) << "the flood reached its bound";
-    EXPECT_EQ(stats().drop_truncated, 0u);
+    EXPECT_GT(stats_of(wires->b).drop_no_host_fragment, 0u) << "the flood reached its bound";
+    EXPECT_EQ(stats_of(wires->b).drop_truncated, 0u);
     struct devmem_fit fit;
     devmem_stack_fit(wires->b.stack, &fit);
     const std::size_t host_fragments = (1u << 20) / fit.page_bytes * fit.fragments_per_page;
@@ -202,9 +174,9 @@ TEST_F(Starvation, OneByteSegmentsBelowTheThresholdLeaveTheRegionAlone)
     for (const devmem_token& token : flood.held)
         ASSERT_NE(token.flags & DEVMEM_TOKEN_HOST, 0u);
 
-    const std::uint64_t before = stats().rx_device_bytes;
+    const std::uint64_t before = stats_of(wires->b).rx_device_bytes;
     const double beside = transfer(*wires, bulk, 8u << 20);
-    EXPECT_GT(stats().rx_device_bytes - before, (8u << 20) * 99ull / 100);
+    EXPECT_GT(stats_of(wires->b).rx_device_bytes - before, (8u << 20) * 99ull / 100);
     std::uint64_t wanted = 0;
     for (int i = 0; i < 100; i++) {
         wanted += 20;
@@ -237,9 +209,7 @@ TEST_F(Starvation, AThousandSendersShare64Fragments)
     constexpr std::uint64_t kBytes = 4'000;
     open({.region = "opaque:size=256K,page=64K", .max_connections = 1100, .fragment_bytes = 4096},
          1000);
-    devmem_pool_stats pool;
-    ASSERT_EQ(devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &pool), 0);
-    ASSERT_EQ(pool.fragments, 64u);
+    ASSERT_EQ(pool_of(wires->b).fragments, 64u);
     std::size_t done = 0;
     const std::uint64_t begin = rte_rdtsc();
     EXPECT_TRUE(wires->run_until(
@@ -258,8 +228,6 @@ TEST_F(Starvation, AThousandSendersShare64Fragments)
         },
         60))
         << done << " of 1000";
-    RecordProperty("seconds", std::to_string(static_cast<double>(rte_rdtsc() - begin) /
-                                             static_cast<double>(rte_get_tsc_hz())));
-    ASSERT_EQ(devmem_pool_stats_get(devmem_shard_pool(wires->b.shard), &pool), 0);
-    EXPECT_EQ(pool.double_free, 0u);
+    RecordProperty("seconds", std::to_string(seconds_since(begin)));
+    EXPECT_EQ(pool_of(wires->b).double_free, 0u);
 }

@@ -6,6 +6,9 @@
 
 #include <devmem/devmem.h>
 
+#include <gtest/gtest.h>
+
+#include <rte_cycles.h>
 #include <rte_mbuf.h>
 #include <rte_ring.h>
 
@@ -97,6 +100,26 @@ private:
 
 /// Start EAL once for the process, without hugepages and devices.
 void start_eal();
+
+inline devmem_shard_stats stats_of(const End& end)
+{
+    devmem_shard_stats stats;
+    devmem_shard_stats_get(end.shard, &stats);
+    return stats;
+}
+
+inline devmem_pool_stats pool_of(const End& end)
+{
+    devmem_pool_stats stats{};
+    EXPECT_EQ(devmem_pool_stats_get(devmem_shard_pool(end.shard), &stats), 0);
+    return stats;
+}
+
+/// Since rte_rdtsc() was `begin`.
+inline double seconds_since(std::uint64_t begin)
+{
+    return static_cast<double>(rte_rdtsc() - begin) / static_cast<double>(rte_get_tsc_hz());
+}
 
 /// Read a token's bytes through the provider.
 inline std::vector<std::uint8_t> bytes_of(const devmem_token& token)

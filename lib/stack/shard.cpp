@@ -306,14 +306,16 @@ void devmem_shard::refresh_credit()
 }
 
 /// While somebody wants memory, whoever has been silent gives up what waits for its peer. A round
-/// takes an eighth of a second: so long has a peer to answer to a window that opens.
+/// takes an eighth of a second: so long has a peer to answer to a window that opens. With more than
+/// 8,000 connections it takes longer, as a millisecond is not for looking at all of them.
 void devmem_shard::reclaim_from_silent()
 {
     constexpr tcp::Time kInterval = 1'000;
     if (starved_.empty() || now_ < next_reclaim_)
         return;
     next_reclaim_ = now_ + kInterval;
-    for (std::uint32_t i = connections_ / 128 + 1; i != 0; i--) {
+    constexpr std::uint32_t kAtOnce = 64;
+    for (std::uint32_t i = std::min(connections_ / 128 + 1, kAtOnce); i != 0; i--) {
         Slot& slot = slots_[reclaim_hand_];
         if (slot.used)
             slot.tcp.lend(now_, ctx_);

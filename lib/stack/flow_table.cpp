@@ -8,9 +8,11 @@
 
 namespace devmem {
 
-FlowTable::FlowTable(std::uint32_t connections, const std::array<std::uint64_t, 2>& secret)
+FlowTable::FlowTable(std::uint32_t connections, const std::array<std::uint64_t, 2>& secret,
+                     FlowKey* keys, std::size_t stride)
     : mask_(std::bit_ceil(std::max<std::size_t>(2 * std::size_t{connections}, 8)) - 1),
-      buckets_(std::make_unique<Bucket[]>(mask_ + 1)), keys_(std::make_unique<Key[]>(connections))
+      buckets_(mask_ + 1), keys_(reinterpret_cast<std::byte*>(keys)),
+      stride_(stride)
 {
     // ISNs are made with the same secret from inputs of five words: these, of one, are others.
     for (std::uint64_t i = 0; i < secret_.size(); ++i)
@@ -20,7 +22,7 @@ FlowTable::FlowTable(std::uint32_t connections, const std::array<std::uint64_t, 
 void FlowTable::insert(std::uint32_t hash, const FlowKey& key, std::uint32_t slot)
 {
     buckets_[locate(hash, key)] = {hash, slot};
-    keys_[slot].key = key;
+    key_of(slot) = key;
     ++size_;
 }
 

@@ -101,7 +101,7 @@ int PayloadPool::create(const Config& config, PayloadPool** made, std::string& e
     pool->fragment_reciprocal_ =
         ((std::uint64_t{1} << 32) + layout.fragment_bytes - 1) / layout.fragment_bytes;
     const std::uint32_t slots = pool->fragments() + kSplitSlots;
-    pool->slots_ = std::make_unique<Slot[]>(slots);
+    pool->slots_ = FlatArray<Slot>(slots);
     for (std::uint32_t i = pool->fragments(); i < slots; i++)
         pool->split_slots_.push_back(i);
     page_pool_set_token_mask(
@@ -155,10 +155,10 @@ PayloadPool::~PayloadPool()
 
 void PayloadPool::detach()
 {
-    drop(1);
+    drop(kShard - made_);
 }
 
-void PayloadPool::drop(std::uint32_t references)
+void PayloadPool::drop(std::uint64_t references)
 {
     if (live_.fetch_sub(references, std::memory_order_acq_rel) != references)
         return;
@@ -242,7 +242,21 @@ std::uint64_t PayloadPool::token_id(std::uint32_t generation, std::uint32_t slot
            slot;
 }
 
-bool PayloadPool::return_one(std::uint64_t id, std::uint32_t* device_fragments)
+/// Device fragments of one page on their way back: many tokens, one put.
+struct PayloadPool::Returning {
+    std::uint32_t page = 0;
+    std::uint64_t mask = 0;
+    std::uint32_t fragments = 0; ///< returned in this call
+};
+
+void PayloadPool::put(Returning& returning)
+{
+    if (returning.mask != 0)
+        page_pool_put_mask(device_, returning.page, returning.mask);
+    returning.mask = 0;
+}
+
+bool PayloadPool::return_one(std::uint64_t id, Returning& returning)
 {
     const auto index = static_cast<std::uint32_t>(id);
     const auto generation = static_cast<std::uint32_t>(id >> kGenerationShift);
@@ -257,11 +271,18 @@ bool PayloadPool::return_one(std::uint64_t id, std::uint32_t* device_fragments)
     if (count == 0 || tag >> kTagShift != generation ||
         !slot.tag.compare_exchange_strong(tag, generation << kTagShift, std::memory_order_acq_rel))
         return false;
-    put(first, count);
     const std::uint32_t returned = count - ((tag & kShares) != 0 ? 1 : 0);
     if (first < device_layout_.fragments) {
-        *device_fragments += returned;
+        const std::uint32_t page = device_pages_->page_of(first);
+        const std::uint64_t mask = (~std::uint64_t{0} >> (64 - count))
+                                   << (first - page * device_layout_.fragments_per_page);
+        if (page != returning.page || (mask & returning.mask) != 0)
+            put(returning);
+        returning.page = page;
+        returning.mask |= mask;
+        returning.fragments += returned;
     } else {
+        put(first, count);
         returns_->host_held[connection].fetch_sub(returned, std::memory_order_relaxed);
         host_returned_.fetch_add(returned, std::memory_order_relaxed);
     }
@@ -390,9 +411,9 @@ int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)
         PayloadPool* pool = entry.pool.load(std::memory_order_seq_cst);
 
         std::uint32_t good = 0;
-        std::uint32_t device_fragments = 0;
+        Returning returning;
         for (; i < n && static_cast<std::uint8_t>(tokens[i].id >> kPoolShift) == index; i++) {
-            if (pool != nullptr && pool->return_one(tokens[i].id, &device_fragments)) {
+            if (pool != nullptr && pool->return_one(tokens[i].id, returning)) {
                 good++;
                 continue;
             }
@@ -403,8 +424,10 @@ int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)
                 ERR, "token %#llx returned although it is not out: returned twice, or never given",
                 static_cast<unsigned long long>(tokens[i].id));
         }
-        if (device_fragments != 0)
-            pool->device_returned_.fetch_add(device_fragments, std::memory_order_release);
+        if (returning.mask != 0) {
+            pool->put(returning);
+            pool->device_returned_.fetch_add(returning.fragments, std::memory_order_release);
+        }
         entry.pins.fetch_sub(1, std::memory_order_seq_cst);
         if (good != 0)
             pool->drop(good);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "drivers/mempool/page_pool/page_pool_mempool.h"
+#include "lib/memory/flat_array.h"
 #include "lib/page_pool/page_pool.h"
 #include "lib/tcp/run.h"
 
@@ -72,12 +73,16 @@ public:
     std::uint32_t fragments() const { return device_layout_.fragments + host_layout_.fragments; }
     bool has(std::uint32_t fragment) const { return fragment - base_ < fragments(); }
 
-    /// A device buffer that starts at `address` goes to the engine. @return its fragment
-    std::uint32_t take_device(const void* address)
+    /// The fragment of a device buffer that starts at `address`.
+    std::uint32_t fragment_of(const void* address) const
     {
-        in_use_++;
-        with_engine_++;
         return base_ + device_fragment(address);
+    }
+    /// So many device fragments go to the engine.
+    void taken(std::uint32_t count)
+    {
+        in_use_ += count;
+        with_engine_ += count;
     }
     /// A fragment of the host mempool goes to the engine. @return its fragment
     std::uint32_t take_host(std::uint32_t fragment)
@@ -118,8 +123,8 @@ public:
     /// Make a token of a run; the run's fragments now belong to it.
     void make_token(const tcp::Run& run, std::uint32_t connection, devmem_token* token);
 
-    /// Account for `n` tokens just made: one atomic for many tokens.
-    void tokens_made(std::uint32_t n) { live_.fetch_add(n, std::memory_order_relaxed); }
+    /// Account for `n` tokens just made.
+    void tokens_made(std::uint32_t n) { made_ += n; }
 
     /// Return tokens by name. Any thread. @see devmem_token_return()
     static int return_tokens(const devmem_token* tokens, unsigned n);
@@ -159,8 +164,10 @@ private:
                static_cast<std::uint32_t>((in_page * fragment_reciprocal_) >> 32);
     }
     void put(std::uint32_t first, std::uint32_t count);
+    struct Returning;
+    void put(Returning& page);
     bool overlaps(const Config& config) const;
-    bool return_one(std::uint64_t id, std::uint32_t* device_fragments);
+    bool return_one(std::uint64_t id, Returning& returning);
     int split(devmem_token* token, std::uint32_t at, devmem_token* rest);
     int hold(std::uint32_t fragment);
     std::uint32_t first_of(std::uint32_t slot) const
@@ -169,7 +176,7 @@ private:
     }
     std::uint64_t token_id(std::uint32_t generation, std::uint32_t slot) const;
     std::uint64_t token_mask(bool host, std::uint32_t page) const;
-    void drop(std::uint32_t references);
+    void drop(std::uint64_t references);
 
     rte_mempool* device_ = nullptr;
     const PagePool* device_pages_ = nullptr; ///< of device_
@@ -182,7 +189,7 @@ private:
     std::uint32_t token_flags_ = 0;
     std::uint64_t fragment_reciprocal_ = 0; ///< 2^32 / fragment_bytes, rounded up
     unsigned index_ = 0;                    ///< in the table of pools
-    std::unique_ptr<Slot[]> slots_;         ///< one a fragment, and kSplitSlots
+    FlatArray<Slot> slots_;                 ///< one a fragment, and kSplitSlots
     std::mutex split_lock_;
     std::vector<std::uint32_t> split_slots_; ///< those that are free
     std::shared_ptr<Returns> returns_;
@@ -191,9 +198,12 @@ private:
     alignas(64) std::uint64_t in_use_ = 0; ///< device fragments taken, less those released, ever
     std::uint64_t host_in_use_ = 0;        ///< the same of host fragments
     std::uint64_t with_engine_ = 0;
+    std::uint64_t made_ = 0; ///< tokens, ever, but for what split_token() adds
     std::uint32_t base_ = 0;
 
-    alignas(64) std::atomic<std::uint64_t> live_{1}; ///< tokens out, and one for the shard
+    /// While the shard has the pool: kShard - tokens returned. Afterwards: tokens out.
+    static constexpr std::uint64_t kShard = std::uint64_t{1} << 63;
+    alignas(64) std::atomic<std::uint64_t> live_{kShard};
     std::atomic<std::uint64_t> device_returned_{0};
     std::atomic<std::uint64_t> host_returned_{0};
 };

@@ -53,25 +53,6 @@ bool is_hard(const wire::Unreachable& error)
 
 } // namespace
 
-unsigned devmem_shard::receive_burst()
-{
-    if (!receiving_) [[unlikely]]
-        return 0;
-    std::array<rte_mbuf*, kBurst> packets;
-    const unsigned n = rte_eth_rx_burst(stack_.port_id, queue_, packets.data(), kBurst);
-    if (n == 0)
-        return 0;
-    stats_.rx_packets += n;
-    for (unsigned i = 0; i < n; i++)
-        rte_prefetch0(rte_pktmbuf_mtod(packets[i], const void*));
-    for (unsigned i = 0; i < n; i++)
-        receive(packets[i]);
-    flush_pending();
-    rte_pktmbuf_free_bulk(done_.data(), done_count_);
-    done_count_ = 0;
-    return n;
-}
-
 /// The first `bytes` bytes of a packet as contiguous host memory: where they are, or, for a packet
 /// whose header does not lie in one host mbuf, a copy. Bytes in a region that the CPU cannot read
 /// come through its provider, never through the mbuf's address.
@@ -281,7 +262,8 @@ bool devmem_shard::take_payload(rte_mbuf** packet_mbufs, const wire::Packet& pac
             if (next != nullptr)
                 s->next = nullptr;
             s->nb_segs = 1;
-            append_run({payload_->take_device(s->buf_addr), 1, s->data_off + skipped, take}, begin,
+            payload_->taken(1);
+            append_run({payload_->fragment_of(s->buf_addr), 1, s->data_off + skipped, take}, begin,
                        runs);
         } else {
             if (!device && take != 0 && good) {

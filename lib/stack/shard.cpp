@@ -24,7 +24,7 @@ devmem_shard::devmem_shard(const Config& config)
     : stack_(*config.stack), queue_(config.queue), connections_(config.connections),
       shards_(config.shards), reserve_(config.reserve), payload_config_(config.payload),
       returns_(std::make_shared<PayloadPool::Returns>(config.connections)),
-      slots_(std::make_unique<Slot[]>(config.connections)), isn_(config.stack->secret),
+      slots_(config.connections), isn_(config.stack->secret),
       cookies_(config.stack->secret), ctx_{config.stack->tcp, runs_, credit_, *this, counters_},
       dirty_(config.connections), starved_(config.connections), events_(config.connections),
       free_(config.connections), zombies_(config.connections),
@@ -68,7 +68,8 @@ int devmem_shard::create(const Config& config, std::unique_ptr<devmem_shard>* ma
                 rte_strerror(rte_errno) + "; give EAL more memory (-m, or more hugepages)";
         return -ENOMEM;
     }
-    shard->flows_ = std::make_unique<FlowTable>(config.connections, config.stack->secret);
+    shard->flows_ = std::make_unique<FlowTable>(config.connections, config.stack->secret,
+                                                &shard->slots_[0].key, sizeof(Slot));
     shard->timers_ = std::make_unique<TimerWheel>(config.connections, 0);
     if (shard->runs_.create({
             .device_fragments = device.fragments,
@@ -274,6 +275,8 @@ void devmem_shard::tick()
 
 unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
 {
+    if (stages_ != nullptr) [[unlikely]]
+        stages_->start();
     tick();
     const std::uint64_t sent = stats_.tx_packets;
     refresh_credit();
@@ -282,6 +285,7 @@ unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
     serve_starved();
     timers_->advance(now_, [&](std::uint32_t slot) {
         worked = true;
+        slots_[slot].armed = tcp::kNever;
         poll_slot(slot);
     });
     if (!waiters_.empty())
@@ -293,7 +297,10 @@ unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
         leave_pools();
     if (busy != nullptr)
         *busy = worked || stats_.tx_packets != sent;
-    return drain_events(events, n);
+    lap(Stage::kAck);
+    const unsigned drained = drain_events(events, n);
+    lap(Stage::kEvents);
+    return drained;
 }
 
 /// What the pool can still hold: every fragment that is neither with the port, nor held by a
@@ -399,18 +406,24 @@ void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
         over(index);
         return;
     }
-    if ((actions & tcp::kPoll) != 0)
+    if ((actions & tcp::kPoll) != 0) {
         mark_dirty(index);
+        if (slot.mac_known) // poll_slot() does the rest
+            return;
+    }
     arm(index);
 }
 
+/// See to it that the connection is polled when its deadline comes. A timer that is due before that
+/// is left as it is, and finds nothing to do: deadlines move with every segment.
 void devmem_shard::arm(std::uint32_t index)
 {
-    const tcp::Time deadline = slots_[index].tcp.next_deadline();
-    if (deadline == tcp::kNever)
-        timers_->cancel(index);
-    else
-        timers_->schedule(index, deadline);
+    Slot& slot = slots_[index];
+    const tcp::Time deadline = slot.tcp.next_deadline();
+    if (deadline >= slot.armed) [[likely]]
+        return;
+    slot.armed = deadline;
+    timers_->schedule(index, deadline);
 }
 
 /* ----------------------------------------------------------------- slots */
@@ -458,6 +471,7 @@ FlowKey devmem_shard::key_of(const wire::Flow& flow) const
 void devmem_shard::install(std::uint32_t index, const wire::Flow& flow)
 {
     slots_[index].flow = flow;
+    slots_[index].ack = wire::AckTemplate(flow);
     const FlowKey key = key_of(flow);
     flows_->insert(flows_->hash(key), key, index);
     slots_[index].in_table = true;
@@ -539,9 +553,9 @@ void devmem_shard::over(std::uint32_t index)
     if (slot.tcp.error() != 0)
         stats_.conn_failed++;
     timers_->cancel(index);
+    slot.armed = tcp::kNever;
     if (slot.in_table) {
-        const FlowKey key = key_of(slot.flow);
-        flows_->erase(flows_->hash(key), key);
+        flows_->erase(flows_->hash(slot.key), FlowKey(slot.key));
         slot.in_table = false;
     }
     if (slot.owned)
@@ -714,6 +728,7 @@ int devmem_shard::connect(const devmem_endpoint& remote, devmem_conn_t* conn)
     install(index, flow);
     slot.owned = true;
     slot.mac_known = stack_.neighbours.resolve(next_hop, &slot.flow.dst_mac);
+    slot.ack = wire::AckTemplate(slot.flow);
     if (!slot.mac_known)
         waiters_.push_back({index, slot.generation, next_hop, 0, now_});
     *conn = handle(index);

@@ -3,14 +3,18 @@
 // that a packet needs.
 #pragma once
 
+#include "lib/memory/flat_array.h"
 #include "lib/stack/flow_table.h"
 #include "lib/stack/index_queue.h"
 #include "lib/stack/payload_pool.h"
+#include "lib/stack/stages.h"
 #include "lib/stack/timer_wheel.h"
 #include "lib/tcp/connection.h"
 #include "lib/tcp/isn.h"
 #include "lib/tcp/syn_cookie.h"
+#include "lib/wire/ack_template.h"
 #include "lib/wire/frame.h"
+#include "lib/wire/plain.h"
 
 #include <devmem/devmem.h>
 
@@ -64,6 +68,8 @@ struct devmem_shard final : devmem::tcp::Sink {
     std::uint16_t queue() const { return queue_; }
     rte_mempool* header_pool() const { return header_pool_; }
     rte_mempool* payload_mempool() const { return payload_->device_mempool(); }
+    /// Count cycles by stage from now on; nullptr: no longer. The shard's thread only.
+    void time_stages(devmem::StageClock* clock) { stages_ = clock; }
 
     // tcp::Sink
     bool emit(const devmem::tcp::SegmentOut& segment) override;
@@ -80,21 +86,25 @@ private:
     static constexpr unsigned kRuns = 512;
 
     /// A connection and what the shard keeps beside the engine's state.
-    struct Slot {
-        devmem::tcp::Connection tcp;
-        devmem::wire::Flow flow; ///< as we send: src is us
+    struct alignas(64) Slot {
+        devmem::FlowKey key;                           ///< the flow table's
+        devmem::tcp::Time armed = devmem::tcp::kNever; ///< no later than this its timer goes off
         std::uint32_t generation = 0;
         std::uint32_t delivered = 0;       ///< fragments given out as tokens
         std::uint8_t listener = UINT8_MAX; ///< whose backlog it counts in, until accepted
         std::uint8_t events = 0;           ///< bits of devmem_event_type, to be raised
-        bool used = false;                 ///< has engine state
-        bool owned = false;                ///< the application holds the handle
-        bool half_open = false;            ///< counted in half_open_
-        bool in_table = false;
-        bool mac_known = false;
-        bool dirty = false;        ///< in dirty_
-        bool event_queued = false; ///< in events_
-        bool starved = false;      ///< in starved_
+        bool used : 1 = false;             ///< has engine state
+        bool owned : 1 = false;            ///< the application holds the handle
+        bool half_open : 1 = false;        ///< counted in half_open_
+        bool in_table : 1 = false;
+        bool mac_known : 1 = false;
+        bool dirty : 1 = false;        ///< in dirty_
+        bool event_queued : 1 = false; ///< in events_
+        bool starved : 1 = false;      ///< in starved_
+        // So far one cache line; the engine's first two are what a segment in order needs besides.
+        devmem::tcp::Connection tcp;
+        devmem::wire::AckTemplate ack; ///< of `flow`
+        devmem::wire::Flow flow;       ///< as we send: src is us
     };
 
     struct Listener {
@@ -115,6 +125,17 @@ private:
         std::uint32_t runs = 0;
     };
 
+    /// Packets of a burst that follow each other: of one connection, each text beginning where the
+    /// one before ends, and saying the same otherwise, as GRO has it; or one packet of any kind.
+    struct Train {
+        devmem::FlowKey key;
+        std::uint32_t hash;
+        std::uint32_t slot; ///< most likely
+        std::uint8_t first, packets; ///< of the burst
+        bool plain;                  ///< else by receive()
+        devmem::wire::PlainSegment segment;
+    };
+
     /// A connection that waits for the MAC of its next hop.
     struct Waiter {
         std::uint32_t slot;
@@ -126,8 +147,21 @@ private:
 
     explicit devmem_shard(const Config& config);
 
-    // rx.cpp
+    // burst.cpp
     unsigned receive_burst();
+    bool plain(rte_mbuf* m, devmem::wire::PlainSegment* segment) const;
+    unsigned form_trains(unsigned packets);
+    void find_connections(unsigned trains);
+    void receive_train(const Train& train);
+    void free_headers();
+    static void prefetch(const Slot& slot);
+    void lap(devmem::Stage stage)
+    {
+        if (stages_ != nullptr) [[unlikely]]
+            stages_->lap(stage);
+    }
+
+    // rx.cpp
     void receive(rte_mbuf* m);
     void receive_tcp(rte_mbuf* m, const devmem::wire::Packet& packet);
     void receive_arp(std::span<const std::uint8_t> frame, const devmem::wire::Packet& packet);
@@ -163,6 +197,7 @@ private:
     void tx_push(rte_mbuf* m);
     void tx_flush();
     bool tx_frame(std::span<const std::uint8_t> frame);
+    bool tx_ack(const Slot& slot, const devmem::tcp::SegmentOut& segment);
     bool tx_segment(const devmem::wire::Flow& flow, const devmem::tcp::SegmentOut& segment);
     bool ask_neighbour(const devmem::wire::Ip& next_hop, const devmem::wire::Ip& local);
     void serve_waiters();
@@ -220,7 +255,7 @@ private:
     std::uint64_t us_per_cycle_ = 0; ///< in 2^-32 us
     std::uint64_t tsc_start_ = 0;
 
-    std::unique_ptr<Slot[]> slots_;
+    devmem::FlatArray<Slot> slots_;
     std::unique_ptr<devmem::FlowTable> flows_;
     std::unique_ptr<devmem::TimerWheel> timers_;
     devmem::tcp::RunStore runs_;
@@ -241,6 +276,14 @@ private:
     std::uint32_t reclaim_hand_ = 0; ///< slot
     std::uint16_t next_port_ = 0;
     std::uint16_t ip_id_ = 0;
+
+    std::array<rte_mbuf*, kBurst> burst_{};
+    std::array<Train, kBurst> trains_;
+    std::array<devmem::tcp::Run, kBurst> train_runs_;
+    devmem::wire::TcpOptions plain_options_;  ///< nothing but timestamps is ever in there
+    std::array<rte_mbuf*, kBurst> headers_{}; ///< of header_pool_, to free together
+    unsigned header_count_ = 0;
+    devmem::StageClock* stages_ = nullptr;
 
     Pending pending_;
     std::array<devmem::tcp::Run, kRuns> runs_buffer_;

@@ -20,12 +20,13 @@
 // One thread. No allocation after construction.
 #pragma once
 
+#include "lib/memory/flat_array.h"
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 namespace devmem {
 
@@ -38,7 +39,7 @@ public:
     /// @param slots timers there are: 0 to slots - 1
     /// @param now   microseconds, as everywhere here; below kEnd
     TimerWheel(std::uint32_t slots, std::uint64_t now)
-        : timers_(std::make_unique<Timer[]>(slots)), now_(now), current_(now >> kTickShift)
+        : timers_(slots), now_(now), current_(now >> kTickShift)
     {
         heads_.fill(kNone);
     }
@@ -194,7 +195,7 @@ private:
             levels_ &= ~(1u << bucket / kDigits);
     }
 
-    std::unique_ptr<Timer[]> timers_;
+    FlatArray<Timer> timers_;
     std::uint64_t now_;     ///< of the last advance()
     std::uint64_t current_; ///< tick; every filed timer's is greater
     /// advance() has nothing to do before: no deadline's tick is earlier. 0 if one is overdue.

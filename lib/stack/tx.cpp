@@ -115,7 +115,29 @@ bool devmem_shard::tx_segment(const wire::Flow& flow, const tcp::SegmentOut& seg
 
 bool devmem_shard::emit(const tcp::SegmentOut& segment)
 {
-    return current_->mac_known && tx_segment(current_->flow, segment);
+    if (!current_->mac_known)
+        return false;
+    const wire::TcpOptions& options = segment.options;
+    const bool plain = segment.payload[0].empty() && options.sack_count == 0 && options.mss == 0 &&
+                       !options.sack_permitted &&
+                       options.window_scale == wire::TcpOptions::kNoScale;
+    return plain ? tx_ack(*current_, segment) : tx_segment(current_->flow, segment);
+}
+
+/// A segment without text and with no options but timestamps.
+bool devmem_shard::tx_ack(const Slot& slot, const tcp::SegmentOut& segment)
+{
+    rte_mbuf* m = tx_mbuf();
+    if (m == nullptr)
+        return false;
+    const wire::AckTemplate::Timestamps timestamps{segment.options.ts_val, segment.options.ts_ecr};
+    const std::size_t bytes =
+        slot.ack.write(rte_pktmbuf_mtod(m, std::uint8_t*),
+                       {segment.seq.value(), segment.ack.value(), segment.window, segment.flags},
+                       segment.options.timestamps ? &timestamps : nullptr, ip_id_++);
+    m->pkt_len = m->data_len = static_cast<std::uint16_t>(bytes);
+    tx_push(m);
+    return true;
 }
 
 bool devmem_shard::ask_neighbour(const wire::Ip& next_hop, const wire::Ip& local)
@@ -143,6 +165,7 @@ void devmem_shard::serve_waiters()
         Slot& slot = slots_[w.slot];
         bool done = !slot.used || slot.generation != w.generation;
         if (!done && news && stack_.neighbours.resolve(w.next_hop, &slot.flow.dst_mac)) {
+            slot.ack = wire::AckTemplate(slot.flow);
             slot.mac_known = true;
             mark_dirty(w.slot);
             done = true;

@@ -139,6 +139,7 @@ void Connection::establish(const Segment& segment, Call& call)
 
 void Connection::queue_fin(Call& call)
 {
+    quiet_ = false;
     fin_queued_ = true;
     if (state_ == State::kEstablished)
         state_ = State::kFinWait1;
@@ -151,6 +152,7 @@ void Connection::queue_fin(Call& call)
 void Connection::enter_closed(int error, Call& call)
 {
     state_ = State::kClosed;
+    quiet_ = false;
     error_ = error;
     ooo_.clear(call.ctx.runs, call.ctx.sink);
     window_.close(call.ctx.credit);
@@ -230,6 +232,7 @@ std::int64_t Connection::send(std::span<const std::byte> data, Context& ctx)
         return -ENOTCONN;
     if (state_ != State::kEstablished && state_ != State::kCloseWait)
         return -EPIPE;
+    quiet_ = false;
     const std::int64_t taken = buffer_.write(data, ctx.config.send_buffer);
     refused_ = taken >= 0 && static_cast<std::size_t>(taken) < data.size();
     return taken;
@@ -251,6 +254,7 @@ Actions Connection::close(Time now, Context& ctx)
         return abort(now, ctx);
     release_queue(ctx);
     Call call{now, ctx, shutdown(now, ctx)};
+    quiet_ = false;
     orphan_ = true;
     if (state_ == State::kFinWait2)
         start_timer(Timer::kFinWait2, ctx.config.time_wait, call);
@@ -271,6 +275,7 @@ Actions Connection::abort(Time now, Context& ctx)
 
 void Connection::set_patience(const Patience& patience, Time now)
 {
+    quiet_ = false;
     patience_ = patience;
     keepalives_ = 0;
     const bool watch = patience.keepalive != 0 && state_ >= State::kEstablished;
@@ -305,16 +310,12 @@ void Connection::reset(Context& ctx)
     if (state_ != State::kClosed)
         window_.close(ctx.credit);
     state_ = State::kClosed;
+    quiet_ = false;
     rst_pending_ = blocked_ = false;
     ack_ = AckPolicy{};
     stop_timer();
     keepalive_deadline_ = kNever;
     buffer_.free();
-}
-
-Time Connection::next_deadline() const
-{
-    return blocked_ ? 0 : std::min({deadline_, ack_.deadline(), keepalive_deadline_});
 }
 
 } // namespace devmem::tcp

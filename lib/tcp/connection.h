@@ -80,15 +80,17 @@ struct HotState {
     std::uint32_t ts_recent_;
     std::uint16_t snd_wnd_field_; ///< the peer's window as on the wire
     State state_;
-    bool timestamps_ok_;  ///< both sides offered them
-    Time ts_recent_time_; ///< when ts_recent_ was set
-    std::uint64_t readable_;
+    bool timestamps_ok_;     ///< both sides offered them
+    Time ts_recent_time_;    ///< when ts_recent_ was set
+    std::uint32_t readable_; ///< bytes; no window is larger than 2^30 (RFC 7323 2.3)
+    std::uint32_t ts_offset_;
     RunQueue queue_;
     OooStore ooo_;
     std::uint16_t rcv_mss_; ///< announced
     bool fin_known_;        ///< the peer's FIN arrived, fin_seq_ is its number
     bool fin_reached_;      ///< and RCV.NXT passed it
     bool sack_ok_;
+    bool quiet_; ///< ESTABLISHED, and poll() has nothing but ACKs to see to: see poll_quiet()
 
     alignas(64) RcvWindow window_;
     AckPolicy ack_;
@@ -137,8 +139,6 @@ struct ColdState {
     Time last_data_sent_;
     Congestion congestion_;
     Seq sacked_end_; ///< of the highest block the peer reported
-    std::uint32_t ts_offset_;
-
     Time challenge_since_;
     std::uint8_t challenges_;
     int error_;
@@ -190,9 +190,14 @@ public:
                                   : process_any(segment, now, ctx);
     }
     /// Run expired timers and send all that is due.
-    Actions poll(Time now, Context& ctx);
+    Actions poll(Time now, Context& ctx)
+    {
+        return quiet_ ? poll_quiet(now, ctx) : poll_any(now, ctx);
+    }
     /// When poll() has something to do without further input. kNever if nothing.
-    Time next_deadline() const;
+    Time next_deadline() const { return quiet_ ? ack_.deadline() : next_of_all_deadlines(); }
+    /// Whether poll() would send an ACK.
+    bool ack_due() const { return ack_.due(); }
     /// Credit or returned fragments may allow a larger window: advance the right edge and ask for
     /// an ACK if the step is worth one (RFC 9293 3.8.6.2.2).
     Actions window_check(Time now, Context& ctx);
@@ -303,6 +308,10 @@ private:
     bool fin_unsent() const;
 
     // output.cpp: what goes out
+    Actions poll_quiet(Time now, Context& ctx);
+    Actions poll_any(Time now, Context& ctx);
+    bool is_quiet() const;
+    Time next_of_all_deadlines() const;
     void run_timers(Call& call);
     void retransmit_timeout(Call& call);
     void persist_timeout(Call& call);

@@ -18,6 +18,43 @@ struct Credit {
     std::int64_t free_bytes = 0;
     std::int64_t promised_bytes = 0; ///< set aside for what connections were told they may send
     std::uint32_t fragment_bytes = 0;
+
+    /// Memory that so many bytes take, `fill` (> 0) of them to a fragment, and the other way round:
+    /// rounded down, for up to 2^30 of either.
+    std::uint64_t memory_for(std::uint64_t bytes, std::uint16_t fill) const
+    {
+        return scaled(bytes, ratios(fill).memory);
+    }
+    std::uint64_t bytes_for(std::uint64_t memory, std::uint16_t fill) const
+    {
+        return scaled(memory, ratios(fill).bytes);
+    }
+
+private:
+    /// Times 2^47: with the quotient rounded up, and a product rounded down of at most 2^30, that
+    /// is exact for divisors of 16 bits.
+    struct Ratios {
+        std::uint16_t fill = 0; ///< 0: not known yet
+        std::uint64_t memory, bytes;
+    };
+    static constexpr unsigned kShift = 47;
+
+    static std::uint64_t scaled(std::uint64_t value, std::uint64_t ratio)
+    {
+        return static_cast<std::uint64_t>(static_cast<__uint128_t>(value) * ratio >> kShift);
+    }
+    /// Most connections have the fill of the last one: a division saved for each ACK.
+    const Ratios& ratios(std::uint16_t fill) const
+    {
+        if (fill != ratios_.fill) [[unlikely]] {
+            const auto ratio = [](std::uint64_t a, std::uint64_t b) {
+                return ((a << kShift) + b - 1) / b;
+            };
+            ratios_ = {fill, ratio(fragment_bytes, fill), ratio(fill, fragment_bytes)};
+        }
+        return ratios_;
+    }
+    mutable Ratios ratios_{};
 };
 
 /// What a connection cannot do itself.

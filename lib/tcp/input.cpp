@@ -67,6 +67,7 @@ Actions Connection::process_predicted(const Segment& segment, Time now, Context&
 
 Actions Connection::process_any(const Segment& segment, Time now, Context& ctx)
 {
+    quiet_ = false;
     Arrival in(segment, now, ctx);
     if (state_ == State::kClosed) {
         SegmentOut rst;

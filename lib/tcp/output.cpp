@@ -7,7 +7,37 @@
 
 namespace devmem::tcp {
 
-Actions Connection::poll(Time now, Context& ctx)
+/// Text arrives and nothing else happens: what poll_any() comes to then, without looking at what
+/// has not changed since it last found all of that at rest.
+Actions Connection::poll_quiet(Time now, Context& ctx)
+{
+    ack_.expire(now);
+    if (!ack_.due()) {
+        ack_.delay(now, ctx.config.delayed_ack);
+        return kNothing;
+    }
+    Call call{now, ctx};
+    if (send_segment(snd_una_, kAck, 0, call))
+        ctx.counters.pure_acks++;
+    else
+        quiet_ = false;
+    return call.actions;
+}
+
+/// Nothing is to be sent, unacknowledged, or to be asked of the peer; no block is to be reported.
+bool Connection::is_quiet() const
+{
+    return state_ == State::kEstablished && snd_una_ == snd_max_ && buffer_.size() == 0 &&
+           timer_ == Timer::kNone && keepalive_deadline_ == kNever && !fin_queued_ && !blocked_ &&
+           !retransmit_now_ && sack_.empty(ooo_);
+}
+
+Time Connection::next_of_all_deadlines() const
+{
+    return blocked_ ? 0 : std::min({deadline_, ack_.deadline(), keepalive_deadline_});
+}
+
+Actions Connection::poll_any(Time now, Context& ctx)
 {
     Call call{now, ctx};
     blocked_ = false;
@@ -16,6 +46,7 @@ Actions Connection::poll(Time now, Context& ctx)
         transmit(call);
     else if (rst_pending_)
         send_reset(call);
+    quiet_ = is_quiet();
     return call.actions;
 }
 
@@ -269,7 +300,8 @@ bool Connection::send_segment(Seq seq, std::uint8_t flags, std::uint32_t n, Call
     out.window = window_.field(rcv_nxt_, syn);
     out.flags = flags;
     write_options(flags, call, &out.options);
-    buffer_.view(distance(snd_una_, seq), n, out.payload);
+    if (n != 0)
+        buffer_.view(distance(snd_una_, seq), n, out.payload);
     if (!ctx.sink.emit(out)) {
         blocked_ = true;
         call.actions |= kPoll;
@@ -278,7 +310,8 @@ bool Connection::send_segment(Seq seq, std::uint8_t flags, std::uint32_t n, Call
     if (flags & kAck) {
         last_ack_sent_ = rcv_nxt_;
         ack_.sent();
-        sack_.sent();
+        if (!quiet_) // else there is nothing to forget
+            sack_.sent();
     }
     return true;
 }
@@ -299,7 +332,7 @@ void Connection::write_options(std::uint8_t flags, Call& call, wire::TcpOptions*
         options->ts_val = timestamp(call.now);
         options->ts_ecr = offer ? 0 : ts_recent_;
     }
-    if (!syn && sack_ok_ && !sack_.empty(ooo_))
+    if (!quiet_ && !syn && sack_ok_ && !sack_.empty(ooo_))
         sack_.write(call.ctx.runs, ooo_, fin_known_ ? &fin_seq_ : nullptr, timestamps_ok_ ? 3 : 4,
                     options);
 }

@@ -86,12 +86,12 @@ std::uint64_t RcvWindow::allowance(std::uint64_t least, const Config& config,
 /// Memory that so many bytes are expected to take.
 std::uint64_t RcvWindow::cost_of(std::uint64_t bytes, const Credit& credit) const
 {
-    return fill_ >= credit.fragment_bytes ? bytes : bytes * credit.fragment_bytes / fill_;
+    return fill_ >= credit.fragment_bytes ? bytes : credit.memory_for(bytes, fill_);
 }
 
 std::uint64_t RcvWindow::bytes_for(std::uint64_t cost, const Credit& credit) const
 {
-    return fill_ >= credit.fragment_bytes ? cost : cost * fill_ / credit.fragment_bytes;
+    return fill_ >= credit.fragment_bytes ? cost : credit.bytes_for(cost, fill_);
 }
 
 /// Towards what fragments bring, faster up than down: messages end in the middle of a fragment.
@@ -125,7 +125,8 @@ RcvWindow::Means RcvWindow::means(std::uint32_t mss, const Config& config,
 {
     const std::int64_t free = std::max<std::int64_t>(credit.free_bytes, 0);
     const std::uint64_t fragment = credit.fragment_bytes;
-    const std::uint64_t segment = (mss + fragment - 1) / fragment * fragment;
+    const std::uint64_t segment =
+        mss <= fragment ? fragment : (mss + fragment - 1) / fragment * fragment;
     const auto share = static_cast<std::uint64_t>(
         std::max(free / kGrantPart, std::min(free, static_cast<std::int64_t>(segment))));
     return {std::min<std::uint64_t>(target_, allowance(segment, config, credit)), share, mss,

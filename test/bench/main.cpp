@@ -19,7 +19,7 @@ constexpr int kBadArguments = 2;
 constexpr struct {
     const char* name;
     Mode* run;
-} kModes[]{{"mempool", mempool}, {"fit", fit}};
+} kModes[]{{"mempool", mempool}, {"fit", fit}, {"rx", rx}};
 /// All of them.
 constexpr char kAsks[] = "asks";
 

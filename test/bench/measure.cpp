@@ -25,6 +25,7 @@ Slices counted;
 struct Lane {
     const Turn* turn;
     unsigned index;
+    const std::uint64_t* excluded;
     std::uint64_t begin, end; ///< TSC
     std::uint64_t cycles = 0, turns = 0;
     bool disturbed = false, failed = false;
@@ -44,6 +45,7 @@ int run_lane(void* opaque)
     lane.disturbed = rte_rdtsc() > lane.begin + (lane.end - lane.begin) / 16;
     while (rte_rdtsc() < lane.begin)
         rte_pause();
+    const std::uint64_t excluded = lane.excluded != nullptr ? *lane.excluded : 0;
     const std::uint64_t begin = rte_rdtsc();
     std::uint64_t now;
     do {
@@ -52,6 +54,8 @@ int run_lane(void* opaque)
         now = rte_rdtsc();
     } while (now < lane.end && !lane.failed);
     lane.cycles = now - begin;
+    if (lane.excluded != nullptr)
+        lane.cycles -= *lane.excluded - excluded;
     lane.disturbed |= preemptions() != before;
     return 0;
 }
@@ -63,14 +67,15 @@ struct Sum {
 };
 
 /// @return whether it was undisturbed
-bool run_slice(const Turn& turn, unsigned lanes, std::uint64_t start, std::uint64_t length,
-               Sum& sum)
+bool run_slice(const Turn& turn, unsigned lanes, const std::uint64_t* excluded, std::uint64_t start,
+               std::uint64_t length, Sum& sum)
 {
     std::vector<Lane> all(lanes);
     const std::uint64_t begin = rte_rdtsc() + start;
     unsigned lcore = rte_get_main_lcore();
     for (unsigned i = 0; i < lanes; ++i)
-        all[i] = {.turn = &turn, .index = i, .begin = begin, .end = begin + length};
+        all[i] = {
+            .turn = &turn, .index = i, .excluded = excluded, .begin = begin, .end = begin + length};
     for (unsigned i = 1; i < lanes; ++i) {
         lcore = rte_get_next_lcore(i == 1 ? UINT32_MAX : lcore, 1, 0);
         rte_eal_remote_launch(run_lane, &all[i], lcore);
@@ -97,19 +102,19 @@ const Slices& slices()
     return counted;
 }
 
-double measure(const Turn& turn, unsigned lanes, double seconds)
+double measure(const Turn& turn, unsigned lanes, double seconds, const std::uint64_t* excluded)
 {
     const auto hz = static_cast<double>(rte_get_tsc_hz());
     const auto start = static_cast<std::uint64_t>(lanes == 1 ? 0 : kStartSeconds * hz);
     const auto length = static_cast<std::uint64_t>(std::min(kSliceSeconds, seconds) * hz);
 
     Sum warm_up;
-    run_slice(turn, lanes, start, length, warm_up);
+    run_slice(turn, lanes, excluded, start, length, warm_up);
     Sum undisturbed, disturbed;
     const std::uint64_t end = rte_rdtsc() + static_cast<std::uint64_t>(seconds * hz);
     do {
         Sum sum;
-        const bool good = run_slice(turn, lanes, start, length, sum);
+        const bool good = run_slice(turn, lanes, excluded, start, length, sum);
         Sum& to = good ? undisturbed : disturbed;
         to.cycles += sum.cycles;
         to.turns += sum.turns;

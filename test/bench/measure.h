@@ -22,6 +22,10 @@ const Slices& slices();
 /// The time is cut into slices that all lanes begin together. A slice in which a lane was preempted
 /// or late says more of the machine's other load than of the turn, and does not count, unless there
 /// is no other. Throws std::runtime_error if a turn fails.
-double measure(const Turn& turn, unsigned lanes, double seconds);
+///
+/// @param excluded cycles, counted up by the turn itself, that are none of its own; of one lane
+/// only
+double measure(const Turn& turn, unsigned lanes, double seconds,
+               const std::uint64_t* excluded = nullptr);
 
 } // namespace bench

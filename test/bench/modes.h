@@ -17,5 +17,6 @@ using Mode = void(const Options& options, Report& report);
 
 Mode fit;
 Mode mempool;
+Mode rx;
 
 } // namespace bench

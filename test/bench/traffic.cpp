@@ -23,7 +23,7 @@ constexpr std::uint32_t kTsVal = 1'000'000;
 constexpr std::uint16_t kFirstPort = 10'000;
 constexpr unsigned kPortsPerHost = 50'000;
 
-constexpr std::size_t kIp = 14, kTcp = 34, kOptions = 54;
+constexpr std::uint32_t kIp = 14, kTcp = 34, kOptions = 54;
 
 void store16(std::uint8_t* at, std::uint32_t value)
 {
@@ -183,7 +183,7 @@ Traffic::Next Traffic::next(std::uint8_t* frame)
 
     const std::uint16_t header =
         static_cast<std::uint16_t>(connection.timestamps ? kMaxHeader : kMaxHeader - 12);
-    const std::uint32_t total = header - static_cast<std::uint32_t>(kIp) + load_.payload;
+    const std::uint32_t total = header - kIp + load_.payload;
     const auto address = host(index);
     const std::uint16_t from = port(index);
 

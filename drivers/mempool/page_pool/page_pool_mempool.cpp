@@ -561,6 +561,12 @@ int page_pool_put_run(rte_mempool* mp, std::uint32_t first, std::uint32_t count)
     return put(state, caller(state), page, run_mask(offset, count), count) == 0 ? 0 : -EALREADY;
 }
 
+void page_pool_put_mask(rte_mempool* mp, std::uint32_t page, std::uint64_t mask)
+{
+    PagePoolState& state = *static_cast<PagePoolState*>(mp->pool_data);
+    put(state, caller(state), page, mask, static_cast<std::uint32_t>(std::popcount(mask)));
+}
+
 } // namespace devmem
 
 using namespace devmem;

@@ -35,6 +35,9 @@ const PktmbufPoolLayout* pktmbuf_pool_layout(const rte_mempool* mp);
 /// next NULL, nb_segs 1). Bypasses the mempool's caches. Any thread. Refused frees are logged.
 /// @return as PagePool::free_run().
 int page_pool_put_run(rte_mempool* mp, std::uint32_t first, std::uint32_t count);
+/// The same of any fragments of one page, a bit each, at once.
+/// @pre page and bits are the pool's
+void page_pool_put_mask(rte_mempool* mp, std::uint32_t page, std::uint64_t mask);
 
 /// Have devmem_pool_holders_get() know which fragments tokens stand for. nullptr: none any more.
 void page_pool_set_token_mask(const rte_mempool* mp,

@@ -135,7 +135,9 @@ TEST(SteadyState, NothingIsAllocatedPerPacket)
     const Config config;
     RunStore runs;
     ASSERT_EQ(runs.create({4096, 1448, 45, 0, 0, 0}), 0);
-    Credit credit{1'000'000'000, 0, 1448};
+    Credit credit;
+    credit.free_bytes = 1'000'000'000;
+    credit.fragment_bytes = 1448;
     Counters counters;
     CountingSink sink;
     Context ctx{config, runs, credit, sink, counters};

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// TSC cycles to receive a packet: from the port to a token, the token back, the ACK out.
+#include "test/bench/chain.h"
+#include "test/bench/measure.h"
+#include "test/bench/modes.h"
+#include "test/bench/receiver.h"
+
+#include "lib/stack/shard.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace bench {
+namespace {
+
+constexpr unsigned kPerTurn = 256;
+constexpr unsigned kMillion = 1'000'000;
+constexpr unsigned kLate = 4096;
+
+struct Cell {
+    const char* name; ///< of the result
+    ReceiverConfig config;
+    std::vector<double> cycles{};
+
+    Json params() const
+    {
+        const Load& load = config.load;
+        return {{"region", config.region.substr(0, config.region.find(':'))},
+                {"payload", load.payload},
+                {"late_percent", load.late_percent},
+                {"run", load.run},
+                {"order", load.zipf ? "zipf" : "in turn"},
+                {"late_tokens", config.late_tokens},
+                {"connections", load.connections}};
+    }
+    double median() const { return summarize(cycles).median; }
+};
+
+/// Every connection's segments come several times: what is touched first is, and caches hold what
+/// they would.
+void warm_up(Receiver& receiver, const Load& load)
+{
+    constexpr unsigned kLeast = 1u << 16;
+    if (!receiver.receive(std::max(kLeast, 4 * load.connections)))
+        throw std::runtime_error("rx: a segment was lost");
+}
+
+double cycles_per_packet(Receiver& receiver, double seconds)
+{
+    const Turn turn = [&](unsigned) { return receiver.receive(kPerTurn); };
+    return measure(turn, 1, seconds, &receiver.stages().wire) / kPerTurn;
+}
+
+using Receivers = std::vector<std::unique_ptr<Receiver>>;
+
+/// All of a group in each round, so that what the machine does meanwhile, it does to all.
+Receivers measure_group(std::span<Cell> cells, Chains& chains, const Options& options)
+{
+    Receivers receivers;
+    for (Cell& cell : cells) {
+        receivers.push_back(std::make_unique<Receiver>(cell.config));
+        warm_up(*receivers.back(), cell.config.load);
+    }
+    for (unsigned round = 0; round < options.rounds; round++) {
+        chains.measure(options.seconds);
+        for (std::size_t i = 0; i < cells.size(); i++)
+            cells[i].cycles.push_back(cycles_per_packet(*receivers[i], options.seconds));
+    }
+    return receivers;
+}
+
+void add_results(std::span<const Cell> cells, Report& report)
+{
+    for (const Cell& cell : cells)
+        report.results.push_back(
+            {cell.name, cell.params(), summarize(cell.cycles), "cycles/packet"});
+}
+
+/// Where the cycles of a cell went: medians of many short turns, of which few are disturbed. The
+/// clock itself takes some: a dozen looks at it for each burst.
+void add_stages(const Cell& cell, Receiver& receiver, const Options& options, Report& report)
+{
+    static constexpr std::array kNames{
+        "wire, taken off", "allocate", "poll",   "parse",   "lookup",       "tcp",
+        "release",         "ack",      "events", "deliver", "token return", "transmitted"};
+    std::array<std::vector<double>, kNames.size()> cycles;
+    devmem::StageClock clock;
+    receiver.shard().time_stages(&clock);
+    const unsigned turns = static_cast<unsigned>(options.rounds * options.seconds * 1e5);
+    for (unsigned turn = 0; turn < turns; turn++) {
+        receiver.stages() = {};
+        clock.cycles = {};
+        receiver.receive(kPerTurn);
+        const Stages& outside = receiver.stages();
+        std::size_t i = 0;
+        const auto add = [&](std::uint64_t sum) {
+            cycles[i++].push_back(static_cast<double>(sum) / kPerTurn);
+        };
+        add(outside.wire);
+        add(outside.allocate);
+        for (const std::uint64_t sum : clock.cycles)
+            add(sum);
+        add(outside.deliver);
+        add(outside.token_return);
+        add(outside.transmitted);
+    }
+    receiver.shard().time_stages(nullptr);
+    for (std::size_t i = 0; i < kNames.size(); i++)
+        report.results.push_back(
+            {"rx.stage",
+             {{"stage", kNames[i]}, {"connections", cell.config.load.connections}},
+             summarize(cycles[i]),
+             "cycles/packet"});
+}
+
+/// At most `cycles`, and at most `times` the baseline of the same rounds.
+void ask(Report& report, const char* name, const Cell& cell, double cycles, double times,
+         const Chains& chains)
+{
+    const double got = cell.median();
+    const double ring = chains.ring().median;
+    char want[64];
+    std::snprintf(want, sizeof want, "<= %g and <= %g x chain.ring (%.1f)", cycles, times, ring);
+    report.asks.push_back({name, want, got, got <= cycles && got <= times * ring});
+}
+
+} // namespace
+
+void rx(const Options& options, Report& report)
+{
+    Chains chains;
+    std::vector<Cell> asked{{"rx", {.load = {}}},
+                            {"rx", {.load = {.connections = 1000}}},
+                            {"rx", {.load = {.connections = 10'000}}},
+                            {"rx", {.load = {}, .late_tokens = kLate}}};
+    {
+        const Receivers receivers = measure_group(asked, chains, options);
+        add_results(asked, report);
+        for (std::size_t i = 0; i < asked.size(); i++) {
+            if (asked[i].config.late_tokens == 0)
+                add_stages(asked[i], *receivers[i], options, report);
+        }
+    }
+    chains.add_results(report);
+    ask(report, "rx.1", asked[0], 75, 2.2, chains);
+    ask(report, "rx.1000", asked[1], 130, 3.8, chains);
+    ask(report, "rx.10k", asked[2], 160, 4.7, chains);
+    report.ask_at_most("rx.late", 1.5, asked[3].median() / asked[0].median());
+    report.ask_at_most("pool.chain", 0.7, chains.ours().median / chains.ring().median);
+
+    std::vector<Cell> others;
+    for (const std::uint32_t payload : {64u, 536u, 1408u, 4096u, 8948u})
+        others.push_back({"rx", {.load = {.payload = payload}}});
+    for (const unsigned run : {8u, 32u})
+        others.push_back({"rx", {.load = {.connections = 1000, .run = run}}});
+    for (const unsigned connections : {1000u, 10'000u})
+        others.push_back({"rx", {.load = {.connections = connections, .zipf = true}}});
+    for (const unsigned connections : {1u, 1000u})
+        others.push_back({"rx", {.load = {.connections = connections, .late_percent = 1}}});
+    others.push_back({"rx", {.load = {}, .region = "host:size=256M"}});
+    for (Cell& cell : others) { // one at a time: they are many
+        measure_group({&cell, 1}, chains, options);
+    }
+    add_results(others, report);
+
+    for (const bool zipf : {false, true}) {
+        Cell million{"rx",
+                     {.load = {.connections = kMillion, .zipf = zipf}, .region = "opaque:size=8G"}};
+        std::optional<double> got;
+        try {
+            const Receivers receivers = measure_group({&million, 1}, chains, options);
+            add_results({&million, 1}, report);
+            add_stages(million, *receivers[0], options, report);
+            got = million.median();
+        } catch (const std::runtime_error& error) {
+            std::fprintf(stderr, "devmem-bench: a million connections: %s\n", error.what());
+        }
+        if (!zipf)
+            report.ask_at_most("rx.1M", 300, got);
+    }
+}
+
+} // namespace bench

@@ -27,18 +27,69 @@ bool vouched(std::uint64_t flags)
 /// Far below any window: sequence arithmetic stays safe.
 constexpr std::uint32_t kLongestTrain = 1u << 20;
 
-bool continues(const wire::PlainSegment& train, const wire::PlainSegment& next)
+/// Headers as they lie in a packet, from the Ethernet type on, in pieces of 16 bytes: 12 bytes of
+/// Ethernet before, then IP, TCP and timestamps.
+constexpr std::uint32_t kFrom = 12;
+constexpr std::size_t kPieces = 5;
+using Piece [[gnu::vector_size(16)]] = std::uint64_t;
+
+/// Ones where packets of a train are the same: all but traffic class, length, identification, hop
+/// limit, checksums, sequence number, PSH and the urgent pointer, which is none.
+struct HeaderMask {
+    std::array<std::uint8_t, 16 * kPieces> bytes{};
+
+    constexpr HeaderMask(bool ipv6, bool timestamps)
+    {
+        const auto same = [&](std::uint32_t at, std::uint32_t n) {
+            for (std::uint32_t i = 0; i < n; i++)
+                bytes[at - kFrom + i] = 0xff;
+        };
+        const std::uint32_t ip = 14, tcp = ip + (ipv6 ? 40 : 20);
+        same(12, 2);
+        if (ipv6) {
+            bytes[ip - kFrom] = 0xf0;
+            same(ip + 6, 1);
+            same(ip + 8, 32);
+        } else {
+            same(ip, 1);
+            same(ip + 6, 2);
+            same(ip + 9, 1);
+            same(ip + 12, 8);
+        }
+        same(tcp, 4);
+        same(tcp + 8, 4);
+        same(tcp + 12, 1);
+        bytes[tcp + 13 - kFrom] = 0xff & ~tcp::kPsh;
+        same(tcp + 14, 2);
+        if (timestamps)
+            same(tcp + 20, 12);
+    }
+};
+
+constexpr std::array<HeaderMask, 4> kMasks{HeaderMask{false, false}, HeaderMask{false, true},
+                                           HeaderMask{true, false}, HeaderMask{true, true}};
+
+/// Both have `header_bytes` bytes of headers, and room for kFrom + 16 * kPieces behind their start.
+bool same_headers(const std::uint8_t* a, const std::uint8_t* b, const HeaderMask& mask,
+                  std::uint32_t header_bytes)
 {
-    // Where addresses lie, 8 bytes of IPv4, 32 of IPv6.
-    const auto same_addresses = [&] {
-        return std::memcmp(train.addresses, next.addresses, 8) == 0 &&
-               (!train.ipv6 || std::memcmp(train.addresses + 8, next.addresses + 8, 24) == 0);
-    };
-    return next.seq == train.seq + train.text_bytes && next.ports == train.ports &&
-           next.ack == train.ack && next.window == train.window && next.ts_val == train.ts_val &&
-           next.ts_ecr == train.ts_ecr && next.timestamps == train.timestamps &&
-           next.ipv6 == train.ipv6 && train.text_bytes + next.text_bytes <= kLongestTrain &&
-           same_addresses();
+    Piece differ{};
+    for (std::uint32_t at = kFrom; at < header_bytes; at += sizeof(Piece)) {
+        Piece x, y, m;
+        std::memcpy(&x, a + at, sizeof x);
+        std::memcpy(&y, b + at, sizeof y);
+        std::memcpy(&m, mask.bytes.data() + at - kFrom, sizeof m);
+        differ |= (x ^ y) & m;
+    }
+    return (differ[0] | differ[1]) == 0;
+}
+
+/// Room for data, reference count, number of segments: as one word (rte_mbuf's rearm_data).
+std::uint64_t shape(const rte_mbuf* m)
+{
+    std::uint64_t word;
+    std::memcpy(&word, &m->rearm_data, sizeof word);
+    return word;
 }
 
 } // namespace
@@ -74,7 +125,7 @@ unsigned devmem_shard::receive_burst()
 
 /// Whether a packet is of the common kind: headers in one mbuf of ours, payload in one fragment,
 /// nothing to be checked by the CPU but its headers.
-bool devmem_shard::plain(rte_mbuf* m, wire::PlainSegment* segment) const
+bool devmem_shard::plain(const rte_mbuf* m, wire::PlainSegment* segment) const
 {
     if (m->nb_segs != 2 || m->pool != header_pool_ || !vouched(m->ol_flags) ||
         !RTE_MBUF_DIRECT(m) || rte_mbuf_refcnt_read(m) != 1)
@@ -86,6 +137,39 @@ bool devmem_shard::plain(rte_mbuf* m, wire::PlainSegment* segment) const
            wire::parse_plain(rte_pktmbuf_mtod(m, const std::uint8_t*), rte_pktmbuf_data_len(m),
                              rte_pktmbuf_pkt_len(m), ip_checked, segment) &&
            segment->text_bytes == rte_pktmbuf_data_len(text);
+}
+
+/// Whether a packet says what the train's first does, and goes on where the train ends: it is part
+/// of it then. What holds for the first packet need not be looked at again.
+bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
+{
+    const rte_mbuf* const first = burst_[train.first];
+    const std::uint32_t header_bytes = rte_pktmbuf_data_len(m);
+    if (shape(m) != shape(first) || m->ol_flags != first->ol_flags || m->pool != header_pool_ ||
+        header_bytes != rte_pktmbuf_data_len(first) ||
+        (m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) != RTE_MBUF_F_RX_IP_CKSUM_GOOD)
+        return false;
+    wire::PlainSegment& segment = train.segment;
+    const auto* const head = rte_pktmbuf_mtod(m, const std::uint8_t*);
+    const std::uint32_t l4 = header_bytes - (segment.timestamps ? 32 : 20);
+    const std::uint8_t* const tcp = head + l4;
+    if (wire::load32(tcp + 4) != segment.seq + segment.text_bytes)
+        return false;
+    const rte_mbuf* const text = m->next;
+    const std::uint32_t text_bytes = rte_pktmbuf_data_len(text);
+    // By the IP header: of IPv4 its own is counted, of IPv6 not.
+    const std::uint32_t ip_bytes =
+        segment.ipv6 ? wire::load16(head + 18) + 54u : wire::load16(head + 16) + 14u;
+    if (text->pool != payload_->device_mempool() || text_bytes == 0 ||
+        header_bytes + text_bytes != rte_pktmbuf_pkt_len(m) || ip_bytes != rte_pktmbuf_pkt_len(m) ||
+        segment.text_bytes + text_bytes > kLongestTrain ||
+        !same_headers(head, rte_pktmbuf_mtod(first, const std::uint8_t*),
+                      kMasks[(segment.ipv6 ? 2 : 0) + (segment.timestamps ? 1 : 0)], header_bytes))
+        return false;
+    segment.text_bytes += text_bytes;
+    segment.flags |= tcp[13];
+    train.packets++;
+    return true;
 }
 
 /// @return how many there are
@@ -104,13 +188,9 @@ unsigned devmem_shard::form_trains(unsigned packets)
         if (i + kAhead < packets)
             prefetch(i + kAhead);
         Train& train = trains_[trains];
-        const bool is_plain = plain(burst_[i], &train.segment);
-        if (is_plain && last != nullptr && continues(last->segment, train.segment)) {
-            last->packets++;
-            last->segment.text_bytes += train.segment.text_bytes;
-            last->segment.flags |= train.segment.flags;
+        if (last != nullptr && follows(burst_[i], *last))
             continue;
-        }
+        const bool is_plain = plain(burst_[i], &train.segment);
         train.first = static_cast<std::uint8_t>(i);
         train.packets = 1;
         train.plain = is_plain;

@@ -11,8 +11,7 @@ namespace devmem {
 FlowTable::FlowTable(std::uint32_t connections, const std::array<std::uint64_t, 2>& secret,
                      FlowKey* keys, std::size_t stride)
     : mask_(std::bit_ceil(std::max<std::size_t>(2 * std::size_t{connections}, 8)) - 1),
-      buckets_(mask_ + 1), keys_(reinterpret_cast<std::byte*>(keys)),
-      stride_(stride)
+      buckets_(mask_ + 1), keys_(reinterpret_cast<std::byte*>(keys)), stride_(stride)
 {
     // ISNs are made with the same secret from inputs of five words: these, of one, are others.
     for (std::uint64_t i = 0; i < secret_.size(); ++i)

@@ -94,6 +94,7 @@ int PayloadPool::create(const Config& config, PayloadPool** made, std::string& e
         return -rte_errno;
     }
     pool->host_layout_ = *pktmbuf_pool_layout(pool->host_);
+    pool->host_pages_ = page_pool_of(pool->host_);
 
     const PktmbufPoolLayout& layout = pool->device_layout_;
     pool->device_address_ = static_cast<std::uint64_t>(config.region->base) + layout.offset;
@@ -191,8 +192,8 @@ void PayloadPool::make_token(const tcp::Run& run, std::uint32_t connection, devm
     slot.connection = connection;
     slot.tag.store(generation << kTagShift | run.count, std::memory_order_release);
 
-    const std::uint32_t page = fragment / layout.fragments_per_page;
-    const std::uint32_t in_page = fragment % layout.fragments_per_page;
+    const std::uint32_t page = (host ? host_pages_ : device_pages_)->page_of(fragment);
+    const std::uint32_t in_page = fragment - page * layout.fragments_per_page;
     token->id = token_id(generation, first);
     token->region = layout.region;
     token->offset = layout.offset + std::uint64_t{page} * layout.page_bytes +
@@ -247,6 +248,7 @@ struct PayloadPool::Returning {
     std::uint32_t page = 0;
     std::uint64_t mask = 0;
     std::uint32_t fragments = 0; ///< returned in this call
+    bool exclusive = false;      ///< may add to by_connection so
 };
 
 void PayloadPool::put(Returning& returning)
@@ -286,7 +288,11 @@ bool PayloadPool::return_one(std::uint64_t id, Returning& returning)
         returns_->host_held[connection].fetch_sub(returned, std::memory_order_relaxed);
         host_returned_.fetch_add(returned, std::memory_order_relaxed);
     }
-    returns_->by_connection[connection].fetch_add(returned, std::memory_order_release);
+    tcp::Returned& by_connection = returns_->by_connection[connection];
+    if (returning.exclusive) [[likely]]
+        by_connection.add_exclusive(returned);
+    else
+        by_connection += returned;
     if (index >= fragments()) [[unlikely]] {
         const std::lock_guard guard(split_lock_);
         split_slots_.push_back(index);
@@ -412,6 +418,9 @@ int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)
 
         std::uint32_t good = 0;
         Returning returning;
+        std::atomic_flag* const exclusive = pool != nullptr ? &pool->returns_->exclusive : nullptr;
+        returning.exclusive =
+            pool != nullptr && !exclusive->test_and_set(std::memory_order_acquire);
         for (; i < n && static_cast<std::uint8_t>(tokens[i].id >> kPoolShift) == index; i++) {
             if (pool != nullptr && pool->return_one(tokens[i].id, returning)) {
                 good++;
@@ -424,6 +433,8 @@ int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)
                 ERR, "token %#llx returned although it is not out: returned twice, or never given",
                 static_cast<unsigned long long>(tokens[i].id));
         }
+        if (returning.exclusive)
+            exclusive->clear(std::memory_order_release);
         if (returning.mask != 0) {
             pool->put(returning);
             pool->device_returned_.fetch_add(returning.fragments, std::memory_order_release);

@@ -5,6 +5,7 @@
 #include "drivers/mempool/page_pool/page_pool_mempool.h"
 #include "lib/memory/flat_array.h"
 #include "lib/page_pool/page_pool.h"
+#include "lib/tcp/returned.h"
 #include "lib/tcp/run.h"
 
 #include <devmem/devmem.h>
@@ -33,12 +34,15 @@ public:
     /// What came back, counted over all pools of a shard. Outlives them all.
     struct Returns {
         explicit Returns(std::uint32_t connections)
-            : by_connection(std::make_unique<std::atomic<std::uint32_t>[]>(connections)),
+            : by_connection(connections),
               host_held(std::make_unique<std::atomic<std::uint32_t>[]>(connections))
         {
         }
         /// Fragments returned by the application, ever, of each connection slot.
-        std::unique_ptr<std::atomic<std::uint32_t>[]> by_connection;
+        FlatArray<tcp::Returned> by_connection;
+        /// Who has it may add to them exclusively. Only ever tried: who does not get it adds all
+        /// the same.
+        std::atomic_flag exclusive;
         /// Host fragments that the engine or the application holds, of each connection slot.
         std::unique_ptr<std::atomic<std::uint32_t>[]> host_held;
         std::atomic<std::uint64_t> stale{0}; ///< refused returns
@@ -181,6 +185,7 @@ private:
     rte_mempool* device_ = nullptr;
     const PagePool* device_pages_ = nullptr; ///< of device_
     rte_mempool* host_ = nullptr;
+    const PagePool* host_pages_ = nullptr; ///< of host_
     devmem_region* host_region_ = nullptr;
     PktmbufPoolLayout device_layout_{};
     PktmbufPoolLayout host_layout_{};

@@ -13,6 +13,7 @@
 #include <rte_mempool.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <mutex>
 
@@ -26,8 +27,8 @@ devmem_shard::devmem_shard(const Config& config)
       returns_(std::make_shared<PayloadPool::Returns>(config.connections)),
       slots_(config.connections), isn_(config.stack->secret),
       cookies_(config.stack->secret), ctx_{config.stack->tcp, runs_, credit_, *this, counters_},
-      dirty_(config.connections), starved_(config.connections), events_(config.connections),
-      free_(config.connections), zombies_(config.connections),
+      delayed_acks_(config.connections), dirty_(config.connections), starved_(config.connections),
+      events_(config.connections), free_(config.connections), zombies_(config.connections),
       scratch_(std::make_unique<std::uint8_t[]>(2 * std::size_t{kLargestFrame}))
 {
     payload_config_.returns = returns_;
@@ -95,6 +96,7 @@ devmem_shard::~devmem_shard()
         }
     }
     rte_pktmbuf_free_bulk(tx_.data(), tx_count_);
+    tx_put_spares();
     for (PayloadPool* pool : former_)
         pool->detach();
     if (payload_ != nullptr)
@@ -283,6 +285,7 @@ unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
     bool worked = receive_burst() != 0;
     poll_dirty();
     serve_starved();
+    worked |= serve_delayed_acks();
     timers_->advance(now_, [&](std::uint32_t slot) {
         worked = true;
         slots_[slot].armed = tcp::kNever;
@@ -292,6 +295,7 @@ unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
         serve_waiters();
     poll_dirty();
     tx_flush();
+    tx_put_spares();
     reap_zombies();
     if (!former_.empty()) [[unlikely]]
         leave_pools();
@@ -407,11 +411,31 @@ void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
         return;
     }
     if ((actions & tcp::kPoll) != 0) {
-        mark_dirty(index);
-        if (slot.mac_known) // poll_slot() does the rest
-            return;
+        if (slot.tcp.may_rest()) {
+            slot.tcp.poll(now_, ctx_);
+        } else {
+            mark_dirty(index);
+            if (slot.mac_known) // poll_slot() does the rest
+                return;
+        }
     }
     arm(index);
+}
+
+/// Send ACKs that were delayed for long enough. One whose delay began anew since its connection
+/// joined the queue joins it again, and may wait for as long once more at most.
+bool devmem_shard::serve_delayed_acks()
+{
+    constexpr std::uint32_t kAhead = 8;
+    bool any = false;
+    while (delayed_acks_.due(now_)) {
+        prefetch(slots_[delayed_acks_.ahead(kAhead)]);
+        const std::uint32_t index = delayed_acks_.pop();
+        slots_[index].ack_waits = false;
+        poll_slot(index);
+        any = true;
+    }
+    return any;
 }
 
 /// See to it that the connection is polled when its deadline comes. A timer that is due before that
@@ -422,6 +446,13 @@ void devmem_shard::arm(std::uint32_t index)
     const tcp::Time deadline = slot.tcp.next_deadline();
     if (deadline >= slot.armed) [[likely]]
         return;
+    if (slot.tcp.is_quiet()) { // it is an ACK's
+        if (!slot.ack_waits) {
+            slot.ack_waits = true;
+            delayed_acks_.push(index, deadline);
+        }
+        return;
+    }
     slot.armed = deadline;
     timers_->schedule(index, deadline);
 }
@@ -459,7 +490,7 @@ std::uint32_t devmem_shard::allocate_slot()
     slot.used = true;
     slot.owned = false;
     slot.mac_known = false;
-    returns_->by_connection[index].store(0, std::memory_order_relaxed);
+    returns_->by_connection[index].clear();
     return index;
 }
 
@@ -499,11 +530,11 @@ void devmem_shard::reap_zombies()
     next_reap_ = now_ + kInterval;
     for (std::uint32_t i = zombies_.size(); i != 0; i--) {
         const std::uint32_t index = zombies_.pop();
-        const bool back = returns_->by_connection[index].load(std::memory_order_acquire) ==
+        const bool back = returns_->by_connection[index].count(std::memory_order_acquire) ==
                           slots_[index].delivered;
         // A slot in a queue of work is not done either: the queues hold each slot at most once.
-        const bool idle =
-            !slots_[index].dirty && !slots_[index].event_queued && !slots_[index].starved;
+        const bool idle = !slots_[index].dirty && !slots_[index].event_queued &&
+                          !slots_[index].starved && !slots_[index].ack_waits;
         (back && idle ? free_ : zombies_).push(index);
     }
 }
@@ -591,9 +622,8 @@ unsigned devmem_shard::drain_events(devmem_event* events, unsigned n)
         const std::uint32_t index = events_.pop();
         Slot& slot = slots_[index];
         slot.event_queued = false;
-        for (unsigned type = 0; type <= DEVMEM_EVENT_CLOSED && slot.events != 0; type++) {
-            if ((slot.events & 1u << type) == 0)
-                continue;
+        while (slot.events != 0) {
+            const auto type = static_cast<unsigned>(std::countr_zero(slot.events));
             if (count == n) {
                 slot.event_queued = true;
                 events_.push(index);

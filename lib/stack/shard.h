@@ -4,6 +4,7 @@
 #pragma once
 
 #include "lib/memory/flat_array.h"
+#include "lib/stack/ack_queue.h"
 #include "lib/stack/flow_table.h"
 #include "lib/stack/index_queue.h"
 #include "lib/stack/payload_pool.h"
@@ -101,6 +102,7 @@ private:
         bool dirty : 1 = false;        ///< in dirty_
         bool event_queued : 1 = false; ///< in events_
         bool starved : 1 = false;      ///< in starved_
+        bool ack_waits : 1 = false;    ///< in delayed_acks_
         // So far one cache line; the engine's first two are what a segment in order needs besides.
         devmem::tcp::Connection tcp;
         devmem::wire::AckTemplate ack; ///< of `flow`
@@ -130,7 +132,7 @@ private:
     struct Train {
         devmem::FlowKey key;
         std::uint32_t hash;
-        std::uint32_t slot; ///< most likely
+        std::uint32_t slot;          ///< most likely
         std::uint8_t first, packets; ///< of the burst
         bool plain;                  ///< else by receive()
         devmem::wire::PlainSegment segment;
@@ -149,7 +151,8 @@ private:
 
     // burst.cpp
     unsigned receive_burst();
-    bool plain(rte_mbuf* m, devmem::wire::PlainSegment* segment) const;
+    bool plain(const rte_mbuf* m, devmem::wire::PlainSegment* segment) const;
+    bool follows(const rte_mbuf* m, Train& train) const;
     unsigned form_trains(unsigned packets);
     void find_connections(unsigned trains);
     void receive_train(const Train& train);
@@ -196,6 +199,7 @@ private:
     rte_mbuf* tx_mbuf();
     void tx_push(rte_mbuf* m);
     void tx_flush();
+    void tx_put_spares();
     bool tx_frame(std::span<const std::uint8_t> frame);
     bool tx_ack(const Slot& slot, const devmem::tcp::SegmentOut& segment);
     bool tx_segment(const devmem::wire::Flow& flow, const devmem::tcp::SegmentOut& segment);
@@ -219,6 +223,7 @@ private:
     void poll_slot(std::uint32_t slot);
     void poll_dirty();
     void arm(std::uint32_t slot);
+    bool serve_delayed_acks();
     void tick();
     void refresh_credit();
     devmem::PayloadPool& pool_of(std::uint32_t fragment);
@@ -267,6 +272,7 @@ private:
     devmem::tcp::Context ctx_;
     Slot* current_ = nullptr; ///< whose segments emit() sends
 
+    devmem::AckQueue delayed_acks_;
     devmem::IndexQueue dirty_, starved_, events_, free_, zombies_;
     std::array<Listener, kListeners> listeners_;
     std::vector<Waiter> waiters_;
@@ -292,6 +298,8 @@ private:
     unsigned done_count_ = 0;
     std::array<rte_mbuf*, kBurst> tx_{};
     unsigned tx_count_ = 0;
+    std::array<rte_mbuf*, 32> tx_spare_{}; ///< of tx_pool_, as they came out of it
+    unsigned tx_spares_ = 0;
     std::unique_ptr<std::uint8_t[]> scratch_; ///< two whole frames: one read, one written
 
     devmem_shard_stats stats_{};

@@ -18,12 +18,30 @@ rte_mbuf* devmem_shard::tx_mbuf()
 {
     if (tx_count_ == tx_.size())
         tx_flush();
-    return tx_count_ == tx_.size() ? nullptr : rte_pktmbuf_alloc(tx_pool_);
+    if (tx_count_ == tx_.size()) [[unlikely]]
+        return nullptr;
+    if (tx_spares_ == 0) {
+        if (rte_mempool_get_bulk(tx_pool_, reinterpret_cast<void**>(tx_spare_.data()),
+                                 static_cast<unsigned>(tx_spare_.size())) != 0) [[unlikely]]
+            return rte_pktmbuf_alloc(tx_pool_);
+        tx_spares_ = static_cast<unsigned>(tx_spare_.size());
+    }
+    rte_mbuf* const m = tx_spare_[--tx_spares_];
+    rte_pktmbuf_reset(m);
+    return m;
 }
 
 void devmem_shard::tx_push(rte_mbuf* m)
 {
     tx_[tx_count_++] = m;
+}
+
+/// At the end of a poll the pool has all that is not on its way.
+void devmem_shard::tx_put_spares()
+{
+    if (tx_spares_ != 0)
+        rte_mempool_put_bulk(tx_pool_, reinterpret_cast<void**>(tx_spare_.data()), tx_spares_);
+    tx_spares_ = 0;
 }
 
 void devmem_shard::tx_flush()

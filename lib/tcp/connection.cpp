@@ -20,7 +20,7 @@ constexpr std::uint8_t kScaleMax = 14; // RFC 7323 2.3
 } // namespace
 
 void Connection::open(Seq iss, std::uint16_t mss, std::uint16_t send_mss, std::uint32_t ts_offset,
-                      const std::atomic<std::uint32_t>* returned, Context& ctx)
+                      const Returned* returned, Context& ctx)
 {
     static_cast<HotState&>(*this) = HotState{};
     static_cast<ColdState&>(*this) = ColdState{};
@@ -35,7 +35,7 @@ void Connection::open(Seq iss, std::uint16_t mss, std::uint16_t send_mss, std::u
 
 Actions Connection::open_passive(const Segment& syn, Seq iss, std::uint16_t mss,
                                  std::uint16_t send_mss, std::uint32_t ts_offset,
-                                 const std::atomic<std::uint32_t>* returned, Time now, Context& ctx)
+                                 const Returned* returned, Time now, Context& ctx)
 {
     const Payload not_taken(syn.seq, syn.len, syn.payload, ctx.runs, ctx.sink);
     Call call{now, ctx};
@@ -49,7 +49,7 @@ Actions Connection::open_passive(const Segment& syn, Seq iss, std::uint16_t mss,
 
 Actions Connection::open_cookie(const Segment& ack, const wire::TcpOptions& options,
                                 std::uint16_t mss, std::uint16_t send_mss, std::uint32_t ts_offset,
-                                const std::atomic<std::uint32_t>* returned, Time now, Context& ctx)
+                                const Returned* returned, Time now, Context& ctx)
 {
     Call call{now, ctx};
     open(ack.ack - 1, mss, send_mss, ts_offset, returned, ctx);
@@ -82,8 +82,8 @@ Actions Connection::give_way(Time now, Context& ctx)
 }
 
 Actions Connection::open_active(Seq iss, std::uint16_t mss, std::uint16_t send_mss,
-                                std::uint32_t ts_offset, const std::atomic<std::uint32_t>* returned,
-                                Time now, Context& ctx)
+                                std::uint32_t ts_offset, const Returned* returned, Time now,
+                                Context& ctx)
 {
     open(iss, mss, send_mss, ts_offset, returned, ctx);
     progress_ = now;

@@ -8,6 +8,7 @@
 #include "lib/tcp/context.h"
 #include "lib/tcp/ooo_store.h"
 #include "lib/tcp/rcv_window.h"
+#include "lib/tcp/returned.h"
 #include "lib/tcp/rtt.h"
 #include "lib/tcp/run.h"
 #include "lib/tcp/run_queue.h"
@@ -18,7 +19,6 @@
 #include "lib/tcp/seq.h"
 #include "lib/tcp/time.h"
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -162,17 +162,16 @@ public:
     /// @param returned  fragments of this connection returned by the application, ever (any thread
     ///                  adds to it); may be nullptr
     Actions open_passive(const Segment& syn, Seq iss, std::uint16_t mss, std::uint16_t send_mss,
-                         std::uint32_t ts_offset, const std::atomic<std::uint32_t>* returned,
-                         Time now, Context& ctx);
+                         std::uint32_t ts_offset, const Returned* returned, Time now, Context& ctx);
     /// The ACK that ends a handshake by SYN cookie: -> ESTABLISHED, and what process() does with
     /// it.
     /// @param syn what SynCookies::check() says of the SYN
     Actions open_cookie(const Segment& ack, const wire::TcpOptions& syn, std::uint16_t mss,
-                        std::uint16_t send_mss, std::uint32_t ts_offset,
-                        const std::atomic<std::uint32_t>* returned, Time now, Context& ctx);
+                        std::uint16_t send_mss, std::uint32_t ts_offset, const Returned* returned,
+                        Time now, Context& ctx);
     /// Active open: CLOSED -> SYN-SENT. The SYN goes out at the next poll().
     Actions open_active(Seq iss, std::uint16_t mss, std::uint16_t send_mss, std::uint32_t ts_offset,
-                        const std::atomic<std::uint32_t>* returned, Time now, Context& ctx);
+                        const Returned* returned, Time now, Context& ctx);
 
     /// Whether this connection, in TIME-WAIT, is to make room for the one that `syn` asks for (RFC
     /// 6191 2): nothing of the old one could be taken for the new one's. If so, give_way() ends it,
@@ -198,6 +197,10 @@ public:
     Time next_deadline() const { return quiet_ ? ack_.deadline() : next_of_all_deadlines(); }
     /// Whether poll() would send an ACK.
     bool ack_due() const { return ack_.due(); }
+    /// Whether all that poll() would do is to begin the delay of an ACK.
+    bool may_rest() const { return quiet_ && !ack_.due(); }
+    /// Whether nothing but ACKs has a deadline.
+    bool is_quiet() const { return quiet_; }
     /// Credit or returned fragments may allow a larger window: advance the right edge and ask for
     /// an ACK if the step is worth one (RFC 9293 3.8.6.2.2).
     Actions window_check(Time now, Context& ctx);
@@ -252,7 +255,7 @@ private:
 
     // connection.cpp: opening and closing
     void open(Seq iss, std::uint16_t mss, std::uint16_t send_mss, std::uint32_t ts_offset,
-              const std::atomic<std::uint32_t>* returned, Context& ctx);
+              const Returned* returned, Context& ctx);
     void take_syn(const Segment& syn, Call& call);
     void establish(const Segment& segment, Call& call);
     void queue_fin(Call& call);
@@ -310,7 +313,7 @@ private:
     // output.cpp: what goes out
     Actions poll_quiet(Time now, Context& ctx);
     Actions poll_any(Time now, Context& ctx);
-    bool is_quiet() const;
+    bool at_rest() const;
     Time next_of_all_deadlines() const;
     void run_timers(Call& call);
     void retransmit_timeout(Call& call);

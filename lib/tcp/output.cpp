@@ -25,7 +25,7 @@ Actions Connection::poll_quiet(Time now, Context& ctx)
 }
 
 /// Nothing is to be sent, unacknowledged, or to be asked of the peer; no block is to be reported.
-bool Connection::is_quiet() const
+bool Connection::at_rest() const
 {
     return state_ == State::kEstablished && snd_una_ == snd_max_ && buffer_.size() == 0 &&
            timer_ == Timer::kNone && keepalive_deadline_ == kNever && !fin_queued_ && !blocked_ &&
@@ -46,7 +46,7 @@ Actions Connection::poll_any(Time now, Context& ctx)
         transmit(call);
     else if (rst_pending_)
         send_reset(call);
-    quiet_ = is_quiet();
+    quiet_ = at_rest();
     return call.actions;
 }
 

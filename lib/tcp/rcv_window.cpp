@@ -24,6 +24,16 @@ std::uint32_t round_up(std::uint32_t n, unsigned shift)
     return round_down(n + (1u << shift) - 1, shift);
 }
 
+/// Memory of a full segment. It fits one fragment or little more than one, where fragments were cut
+/// for it.
+std::uint64_t segment_memory(std::uint32_t mss, const Credit& credit)
+{
+    const std::uint64_t fragment = credit.fragment_bytes;
+    if (mss <= 2 * fragment) [[likely]]
+        return mss <= fragment ? fragment : 2 * fragment;
+    return (mss + fragment - 1) / fragment * fragment;
+}
+
 } // namespace
 
 std::uint8_t RcvWindow::shift_for(const Config& config)
@@ -35,7 +45,7 @@ std::uint8_t RcvWindow::shift_for(const Config& config)
 }
 
 void RcvWindow::open(const Config& config, const Credit& credit, std::uint16_t mss,
-                     const std::atomic<std::uint32_t>* returned)
+                     const Returned* returned)
 {
     edge_ = Seq(0);
     limit_ = kUnscaledMax;
@@ -60,12 +70,6 @@ void RcvWindow::grow()
 {
     target_ = std::min(2 * target_, limit_); // limit_ < 2^30
     since_growth_ = 0;
-}
-
-std::uint64_t RcvWindow::held_bytes(const Credit& credit) const
-{
-    const std::uint32_t returned = returned_ ? returned_->load(std::memory_order_relaxed) : kept_;
-    return std::uint64_t{kept_ - returned} * credit.fragment_bytes;
 }
 
 /// What may be set aside for a window, within what the connection may have: held and set aside, at
@@ -124,9 +128,7 @@ RcvWindow::Means RcvWindow::means(std::uint32_t mss, const Config& config,
                                   const Credit& credit) const
 {
     const std::int64_t free = std::max<std::int64_t>(credit.free_bytes, 0);
-    const std::uint64_t fragment = credit.fragment_bytes;
-    const std::uint64_t segment =
-        mss <= fragment ? fragment : (mss + fragment - 1) / fragment * fragment;
+    const std::uint64_t segment = segment_memory(mss, credit);
     const auto share = static_cast<std::uint64_t>(
         std::max(free / kGrantPart, std::min(free, static_cast<std::int64_t>(segment))));
     return {std::min<std::uint64_t>(target_, allowance(segment, config, credit)), share, mss,
@@ -180,9 +182,41 @@ void RcvWindow::back(Seq rcv_nxt, const Means& means, Grant* result, Credit& cre
     result->starved |= backed < wanted;
 }
 
+/// So much is free that what a connection may have and take at a time, see allowance() and means(),
+/// comes to its target.
+bool RcvWindow::plenty(const Config& config, const Credit& credit) const
+{
+    static_assert(kGrantPart == 4);
+    const auto held = static_cast<std::int64_t>(held_bytes(credit));
+    return credit.free_bytes >= kGrantPart * std::int64_t{target_} + held &&
+           config.held_limit_bytes == 0 && !closed_ && !lent_ && !widened_;
+}
+
+/// announce() where nothing stands in the way: the same, less what is known beforehand.
+RcvWindow::Grant RcvWindow::announce_in_plenty(Seq rcv_nxt, std::uint32_t mss, Credit& credit)
+{
+    const std::uint64_t floor = target_ >= segment_memory(mss, credit) ? mss : 0;
+    const std::uint64_t bytes =
+        std::min<std::uint64_t>(std::max(bytes_for(target_, credit), floor), UINT32_MAX);
+    const std::uint32_t window = round_down(static_cast<std::uint32_t>(bytes), scale_);
+    const std::uint32_t promised = distance(rcv_nxt, edge_);
+    const std::uint32_t next = window > promised ? window : round_up(promised, scale_);
+    edge_ += next - promised;
+    const std::uint64_t cost = cost_of(next, credit);
+    const std::uint64_t backed =
+        std::max(std::min(backed_, cost), std::min<std::uint64_t>(cost, target_));
+    const auto taken = static_cast<std::int64_t>(backed - backed_);
+    credit.free_bytes -= taken;
+    credit.promised_bytes += taken;
+    backed_ = backed;
+    return {next - promised, false};
+}
+
 RcvWindow::Grant RcvWindow::announce(Seq rcv_nxt, std::uint32_t mss, bool syn, const Config& config,
                                      Credit& credit)
 {
+    if (!syn && plenty(config, credit)) [[likely]]
+        return announce_in_plenty(rcv_nxt, mss, credit);
     const Means means = this->means(mss, config, credit);
     Grant result{};
     const bool granted = widened_; // by widen(): this announces it

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "lib/tcp/context.h"
+#include "lib/tcp/returned.h"
 #include "lib/tcp/seq.h"
 
-#include <atomic>
 #include <cstdint>
 
 namespace devmem::tcp {
@@ -33,7 +33,7 @@ public:
     /// @param returned fragments returned by the application, ever; nullptr: held bytes do not
     /// count
     void open(const Config& config, const Credit& credit, std::uint16_t mss,
-              const std::atomic<std::uint32_t>* returned);
+              const Returned* returned);
     /// Whether the option was exchanged is known: SYNs apart, the window is scaled from now on.
     void set_scale(const Config& config, bool negotiated);
 
@@ -103,6 +103,8 @@ public:
     static std::uint8_t shift_for(const Config& config);
 
 private:
+    bool plenty(const Config& config, const Credit& credit) const;
+    Grant announce_in_plenty(Seq rcv_nxt, std::uint32_t mss, Credit& credit);
     struct Means;
     Means means(std::uint32_t mss, const Config& config, const Credit& credit) const;
     Grant grant(Seq rcv_nxt, const Means& means, std::uint32_t least, bool syn,
@@ -113,14 +115,18 @@ private:
     void learn_fill(std::uint32_t fragments, std::uint32_t bytes, const Credit& credit);
     std::uint64_t cost_of(std::uint64_t bytes, const Credit& credit) const;
     std::uint64_t bytes_for(std::uint64_t cost, const Credit& credit) const;
-    std::uint64_t held_bytes(const Credit& credit) const;
+    std::uint64_t held_bytes(const Credit& credit) const
+    {
+        const std::uint32_t returned = returned_ != nullptr ? returned_->count() : kept_;
+        return std::uint64_t{kept_ - returned} * credit.fragment_bytes;
+    }
     std::uint64_t allowance(std::uint64_t least, const Config& config, const Credit& credit) const;
 
     Seq edge_;
     std::uint32_t target_;       ///< memory for the window: bytes where these fill their fragments
     std::uint32_t since_growth_; ///< bytes received
     std::uint32_t kept_;         ///< fragments, ever
-    const std::atomic<std::uint32_t>* returned_;
+    const Returned* returned_;
     std::uint32_t limit_; ///< of target_
     std::uint8_t scale_;
     bool closed_ : 1;

@@ -76,7 +76,7 @@ Receiver::Receiver(const ReceiverConfig& config)
     fragment_bytes_ = fit.fragment_bytes;
     fragments_ = (config.load.payload + fragment_bytes_ - 1) / fragment_bytes_;
     payloads_.resize(std::size_t{config.burst} * fragments_);
-    tokens_.resize(4 * (config.late_tokens + 2 * headers_.size() * fragments_));
+    tokens_.resize(4 * (config.late_packets + 2 * headers_.size()) * fragments_);
 
     wire::Ip ip{.family = 4, .bytes = {10, 0, 0, 2}};
     traffic_ = std::make_unique<Traffic>(config.load, ring_.mac(), ip, kPort);
@@ -186,11 +186,14 @@ void Receiver::deliver(const devmem_event& event)
 
 void Receiver::give_back()
 {
-    if (held_ - oldest_ <= config_.late_tokens)
+    const std::uint64_t keep = std::uint64_t{config_.late_packets} * config_.load.payload;
+    std::size_t end = oldest_;
+    while (end != held_ && returned_ + tokens_[end].length + keep <= delivered_)
+        returned_ += tokens_[end++].length;
+    if (end == oldest_)
         return;
-    const auto n = static_cast<unsigned>(held_ - oldest_ - config_.late_tokens);
-    devmem_token_return(&tokens_[oldest_], n);
-    oldest_ += n;
+    devmem_token_return(&tokens_[oldest_], static_cast<unsigned>(end - oldest_));
+    oldest_ = end;
     if (oldest_ >= tokens_.size() / 2) {
         std::copy(tokens_.begin() + static_cast<std::ptrdiff_t>(oldest_),
                   tokens_.begin() + static_cast<std::ptrdiff_t>(held_), tokens_.begin());

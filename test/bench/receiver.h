@@ -20,7 +20,7 @@ namespace bench {
 struct ReceiverConfig {
     Load load;
     std::string region = "opaque:size=256M";
-    unsigned late_tokens = 0; ///< how many more must have come before a token is returned
+    unsigned late_packets = 0; ///< tokens are returned when so many packets more have come
     unsigned burst = 32;      ///< packets between two polls; at most 64
 };
 
@@ -76,7 +76,7 @@ private:
     std::vector<devmem_token> tokens_;
     std::size_t held_ = 0;   ///< of tokens_: so many are filled
     std::size_t oldest_ = 0; ///< and those before this were returned
-    std::uint64_t sent_ = 0, delivered_ = 0;
+    std::uint64_t sent_ = 0, delivered_ = 0, returned_ = 0;
     Stages stages_;
 };
 

@@ -58,7 +58,7 @@ private:
         int error = 0;
         std::deque<std::uint8_t> unread; ///< of runs taken from the engine
         std::vector<tcp::Run> held;      ///< by the application
-        std::atomic<std::uint32_t> returned{0};
+        tcp::Returned returned;
     };
     struct Socket {
         bool listening = false, linger = false, keepalive = false;

@@ -290,6 +290,8 @@ void operator delete[](void* p, std::size_t, std::align_val_t) noexcept
     }
 
 extern "C" {
+WRAP(kHeap, nullptr, void*, aligned_alloc, (std::size_t alignment, std::size_t bytes),
+     (alignment, bytes))
 WRAP(kHeap, nullptr, void*, realloc, (void* p, std::size_t bytes), (p, bytes))
 
 WRAP(kSystem, -1, int, memfd_create, (const char* name, unsigned flags), (name, flags))

@@ -165,7 +165,7 @@ public:
     std::deque<Sent> out;
     std::uint32_t edge = 0; ///< highest edge announced, relative
     std::uint64_t received = 0;
-    std::atomic<std::uint32_t> returned{0};
+    Returned returned;
     std::vector<Run> app_runs;
     bool watch_edge = true;
 

@@ -169,7 +169,7 @@ private:
     std::string violation_;
 
     // Of this connection.
-    std::atomic<std::uint32_t> returned_{0};
+    Returned returned_;
     Seq irs_{0}, iss_{0};
     bool scaled_ = false, timestamps_ = false, sack_ = false;
     unsigned peer_shift_ = 0;
@@ -228,7 +228,7 @@ void World::open()
     reported_.clear();
     fins_.clear();
     delayed_.clear();
-    returned_ = 0;
+    returned_.clear();
     peer_window_ = setup_.window;
     orphan_ = shut_ = poll_wanted_ = starved_ = false;
     answered_left_ = -1;

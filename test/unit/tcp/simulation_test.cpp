@@ -159,7 +159,7 @@ public:
     Context ctx;
     Connection conn;
     std::function<void(Packet)> wire;
-    std::atomic<std::uint32_t> returned{0};
+    Returned returned;
     std::vector<Run> held;
     std::uint64_t received = 0;
     std::uint32_t to_send_, sent_ = 0;

@@ -234,7 +234,7 @@ TEST_F(WindowTest, SmallReturnsDoNotMakeSmallUpdates)
         pool.release(run.first + run.count - 1, 1);
         if (--run.count == 0)
             app_runs.pop_back();
-        returned++;
+        returned += 1;
         if (conn.window_check(now, ctx) & kPoll) {
             const std::uint32_t before = edge;
             poll();

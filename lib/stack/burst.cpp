@@ -66,22 +66,30 @@ struct HeaderMask {
     }
 };
 
-constexpr std::array<HeaderMask, 4> kMasks{HeaderMask{false, false}, HeaderMask{false, true},
-                                           HeaderMask{true, false}, HeaderMask{true, true}};
-
-/// Both have `header_bytes` bytes of headers, and room for kFrom + 16 * kPieces behind their start.
-bool same_headers(const std::uint8_t* a, const std::uint8_t* b, const HeaderMask& mask,
-                  std::uint32_t header_bytes)
+/// Of headers of one kind. Both have room for kFrom + 16 * kPieces bytes from their start.
+template <bool ipv6, bool timestamps>
+bool same_headers(const std::uint8_t* a, const std::uint8_t* b)
 {
+    static constexpr HeaderMask kMask{ipv6, timestamps};
+    constexpr std::uint32_t kEnd = 14 + (ipv6 ? 40 : 20) + (timestamps ? 32 : 20);
     Piece differ{};
-    for (std::uint32_t at = kFrom; at < header_bytes; at += sizeof(Piece)) {
+    for (std::uint32_t at = kFrom; at < kEnd; at += sizeof(Piece)) {
         Piece x, y, m;
         std::memcpy(&x, a + at, sizeof x);
         std::memcpy(&y, b + at, sizeof y);
-        std::memcpy(&m, mask.bytes.data() + at - kFrom, sizeof m);
+        std::memcpy(&m, kMask.bytes.data() + at - kFrom, sizeof m);
         differ |= (x ^ y) & m;
     }
     return (differ[0] | differ[1]) == 0;
+}
+
+bool same_headers(const std::uint8_t* a, const std::uint8_t* b, bool ipv6, bool timestamps)
+{
+    if (!ipv6 && timestamps) [[likely]]
+        return same_headers<false, true>(a, b);
+    if (ipv6)
+        return timestamps ? same_headers<true, true>(a, b) : same_headers<true, false>(a, b);
+    return same_headers<false, false>(a, b);
 }
 
 /// Room for data, reference count, number of segments: as one word (rte_mbuf's rearm_data).
@@ -163,8 +171,8 @@ bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
     if (text->pool != payload_->device_mempool() || text_bytes == 0 ||
         header_bytes + text_bytes != rte_pktmbuf_pkt_len(m) || ip_bytes != rte_pktmbuf_pkt_len(m) ||
         segment.text_bytes + text_bytes > kLongestTrain ||
-        !same_headers(head, rte_pktmbuf_mtod(first, const std::uint8_t*),
-                      kMasks[(segment.ipv6 ? 2 : 0) + (segment.timestamps ? 1 : 0)], header_bytes))
+        !same_headers(head, rte_pktmbuf_mtod(first, const std::uint8_t*), segment.ipv6,
+                      segment.timestamps))
         return false;
     segment.text_bytes += text_bytes;
     segment.flags |= tcp[13];
@@ -233,6 +241,36 @@ void devmem_shard::find_connections(unsigned trains)
     }
 }
 
+/// Payload out of plain packets, as runs in train_runs_: what RunStore::adjoin() says, by address.
+/// @return how many
+unsigned devmem_shard::take_texts(rte_mbuf* const* packets, unsigned n)
+{
+    const std::uint32_t fragment_bytes = payload_->device_layout().fragment_bytes;
+    const std::uintptr_t in_page = payload_->device_layout().page_bytes - 1;
+    std::uintptr_t next = 0; ///< where a buffer that continues the run lies; 0: none does
+    unsigned runs = 0;
+    tcp::Run* run = nullptr;
+    for (unsigned i = 0; i < n; i++) {
+        rte_mbuf* const m = packets[i];
+        const rte_mbuf* const text = m->next;
+        m->next = nullptr;
+        m->nb_segs = 1;
+        headers_[header_count_++] = m;
+        const auto at = reinterpret_cast<std::uintptr_t>(text->buf_addr);
+        const std::uint32_t off = text->data_off, bytes = text->data_len;
+        if (at == next && off == 0 && (payload_->in_region(at) & in_page) != 0) [[likely]] {
+            run->count++;
+            run->len += bytes;
+        } else {
+            run = &train_runs_[runs++];
+            *run = {payload_->fragment_of(text->buf_addr), 1, off, bytes};
+        }
+        next = off + bytes == fragment_bytes ? at + fragment_bytes : 0;
+    }
+    payload_->taken(n);
+    return runs;
+}
+
 /// One segment for the engine of what came in several packets.
 void devmem_shard::receive_train(const Train& train)
 {
@@ -246,23 +284,7 @@ void devmem_shard::receive_train(const Train& train)
             receive(packets[i]);
         return;
     }
-    unsigned runs = 0;
-    for (unsigned i = 0; i < train.packets; i++) {
-        rte_mbuf* const m = packets[i];
-        const rte_mbuf* const text = m->next;
-        const tcp::Run run{payload_->fragment_of(text->buf_addr), 1, text->data_off,
-                           text->data_len};
-        m->next = nullptr;
-        m->nb_segs = 1;
-        headers_[header_count_++] = m;
-        if (runs != 0 && runs_.adjoin(train_runs_[runs - 1], run)) {
-            train_runs_[runs - 1].count++;
-            train_runs_[runs - 1].len += run.len;
-        } else {
-            train_runs_[runs++] = run;
-        }
-    }
-    payload_->taken(train.packets);
+    const unsigned runs = take_texts(packets, train.packets);
     stats_.rx_tcp_segments += train.packets;
 
     const wire::PlainSegment& plain = train.segment;

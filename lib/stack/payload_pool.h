@@ -82,6 +82,8 @@ public:
     {
         return base_ + device_fragment(address);
     }
+    /// Offset of a device address from where the pool's pages begin.
+    std::uint64_t in_region(std::uint64_t address) const { return address - device_address_; }
     /// So many device fragments go to the engine.
     void taken(std::uint32_t count)
     {

@@ -156,6 +156,7 @@ private:
     unsigned form_trains(unsigned packets);
     void find_connections(unsigned trains);
     void receive_train(const Train& train);
+    unsigned take_texts(rte_mbuf* const* packets, unsigned n);
     void free_headers();
     static void prefetch(const Slot& slot);
     void lap(devmem::Stage stage)

@@ -204,6 +204,14 @@ unsigned devmem_shard::form_trains(unsigned packets)
         train.plain = is_plain;
         last = is_plain ? &train : nullptr;
         trains++;
+        if (!is_plain)
+            continue;
+        const std::uint8_t* const addresses = train.segment.addresses;
+        // In place: a copy would read in one piece what was written in several.
+        new (&train.key) FlowKey(train.segment.ipv6, addresses,
+                                 addresses + (train.segment.ipv6 ? 16 : 4), train.segment.ports);
+        train.hash = flows_->hash(train.key);
+        flows_->prefetch(train.hash);
     }
     return trains;
 }
@@ -220,17 +228,6 @@ void devmem_shard::prefetch(const Slot& slot)
 
 void devmem_shard::find_connections(unsigned trains)
 {
-    for (unsigned i = 0; i < trains; i++) {
-        Train& train = trains_[i];
-        if (!train.plain)
-            continue;
-        const std::uint8_t* const addresses = train.segment.addresses;
-        // In place: a copy would read in one piece what was written in several.
-        new (&train.key) FlowKey(train.segment.ipv6, addresses,
-                                 addresses + (train.segment.ipv6 ? 16 : 4), train.segment.ports);
-        train.hash = flows_->hash(train.key);
-        flows_->prefetch(train.hash);
-    }
     for (unsigned i = 0; i < trains; i++) {
         Train& train = trains_[i];
         if (!train.plain)

@@ -429,7 +429,9 @@ bool devmem_shard::serve_delayed_acks()
     constexpr std::uint32_t kAhead = 8;
     bool any = false;
     while (delayed_acks_.due(now_)) {
-        prefetch(slots_[delayed_acks_.ahead(kAhead)]);
+        const Slot& ahead = slots_[delayed_acks_.ahead(kAhead)];
+        prefetch(ahead);
+        rte_prefetch0(&ahead.ack);
         const std::uint32_t index = delayed_acks_.pop();
         slots_[index].ack_waits = false;
         poll_slot(index);

@@ -96,6 +96,13 @@ Receivers measure_group(std::span<Cell> cells, Chains& chains, const Options& op
         for (Peer& peer : peers)
             peer.measure(options);
     }
+    for (std::size_t i = 0; i < cells.size(); i++) {
+        const Load& load = cells[i].config.load;
+        // What waits for a late segment is to come yet.
+        const std::uint64_t missing = receivers[i]->sent() - receivers[i]->delivered();
+        if (missing > (load.late_percent != 0 ? std::uint64_t{load.connections} * load.payload : 0))
+            throw std::runtime_error("rx: " + std::to_string(missing) + " bytes are missing");
+    }
     return receivers;
 }
 

@@ -58,6 +58,7 @@ void start_eal()
     rte_openlog_stream(stderr); // stdout is the report's
     std::vector<std::string> args{"devmem-bench",
                                   "--lcores=" + lcores(),
+                                  "--iova-mode=va", // physical addresses take a system call a page
                                   "--no-pci",
                                   "--no-telemetry",
                                   "--file-prefix=devmem-bench-" + std::to_string(getpid()),

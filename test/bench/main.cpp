@@ -19,7 +19,8 @@ constexpr int kBadArguments = 2;
 constexpr struct {
     const char* name;
     Mode* run;
-} kModes[]{{"mempool", mempool}, {"fit", fit}, {"rx", rx}};
+} kModes[]{{"mempool", mempool}, {"fit", fit},       {"rx", rx},
+           {"tokens", tokens},   {"memory", memory}, {"flat", flat}};
 /// All of them.
 constexpr char kAsks[] = "asks";
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The page_pool mempool driver beside DPDK's own, over the matrix of DPDK's mempool_perf test; and
 // the fragment API by itself.
+#include "test/bench/fragments.h"
 #include "test/bench/measure.h"
 #include "test/bench/modes.h"
-
-#include "lib/page_pool/page_pool.h"
 
 #include <rte_errno.h>
 #include <rte_lcore.h>
@@ -12,9 +11,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -36,6 +33,7 @@ constexpr unsigned kObjectBytes = 2048;
 /// Objects that a turn gets and puts: a multiple of all keeps.
 constexpr unsigned kPerTurn = 1024;
 constexpr unsigned kFragmentBulk = 32;
+constexpr std::uint32_t kPerPage = 64;
 /// Pages of 64 KiB that make 64 MiB, and most of what is left of them when each is pinned.
 constexpr unsigned kPinnedPages = 1024;
 constexpr unsigned kPinnedKeep = 24576;
@@ -154,39 +152,19 @@ void ask_ratio(Report& report, const std::string& name, double want, const Cell*
 
 // ---- the fragment API
 
-struct FreeBlock {
-    void operator()(devmem::PagePool* pool) const { std::free(pool); }
-};
-using Fragments = std::unique_ptr<devmem::PagePool, FreeBlock>;
-
-Fragments make_fragments(std::uint32_t fragments)
-{
-    const devmem::PagePoolConfig config{
-        .name = "bench", .fragments = fragments, .fragments_per_page = 64, .lcores = kMaxLcores};
-    constexpr std::size_t kAlign = 64;
-    const std::size_t bytes = (devmem::PagePool::bytes(config) + kAlign - 1) / kAlign * kAlign;
-    void* block = std::aligned_alloc(kAlign, bytes);
-    if (block == nullptr)
-        throw std::bad_alloc();
-    Fragments pool(devmem::PagePool::create(block, config));
-    for (std::uint32_t f = 0; f < fragments; f += 64)
-        pool->free_run(devmem::kNoLcore, {f, std::min(64u, fragments - f)});
-    return pool;
-}
-
 /// A pool with one random fragment of every page held for ever: no page is ever whole.
 Fragments make_pinned()
 {
-    Fragments pool = make_fragments(kPinnedPages * 64);
+    Fragments pool = make_fragments(kPinnedPages * kPerPage, kPerPage);
     std::vector<std::uint32_t> all(pool->fragments());
     if (pool->alloc(devmem::kNoLcore, pool->fragments(), all.data()) != 0)
         throw std::runtime_error("a pool that is full has fewer fragments than it should");
     std::mt19937 random(1);
     std::vector<std::uint32_t> held(kPinnedPages);
     for (std::uint32_t& f : held)
-        f = random() % 64;
+        f = random() % kPerPage;
     for (const std::uint32_t f : all) {
-        if (f % 64 != held[f / 64])
+        if (f % kPerPage != held[f / kPerPage])
             pool->free_run(devmem::kNoLcore, {f, 1});
     }
     return pool;
@@ -230,7 +208,7 @@ void mempool(const Options& options, Report& report)
         for (std::size_t o = 0; o < kOps.size(); ++o)
             pools[c][o] = make_pool(kOps[o], kCaches[c]);
     }
-    const Fragments whole = make_fragments(kObjects);
+    const Fragments whole = make_fragments(kObjects, kPerPage);
     const Fragments pinned = make_pinned();
 
     const unsigned lcores = std::min(rte_lcore_count(), kMaxLcores);

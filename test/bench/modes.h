@@ -16,7 +16,10 @@ struct Options {
 using Mode = void(const Options& options, Report& report);
 
 Mode fit;
+Mode flat;
+Mode memory;
 Mode mempool;
 Mode rx;
+Mode tokens;
 
 } // namespace bench

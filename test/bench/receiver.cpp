@@ -125,8 +125,10 @@ void Receiver::establish(unsigned first, unsigned count)
             rte_pktmbuf_free(m);
         }
         devmem_conn_t connection;
-        while (devmem_accept(shard_, listener_, &connection) == 0)
+        while (devmem_accept(shard_, listener_, &connection) == 0) {
+            connections_.push_back(connection);
             accepted++;
+        }
     }
     if (accepted < count)
         fail("of " + std::to_string(config_.load.connections) + " connections, number " +
@@ -240,6 +242,20 @@ bool Receiver::receive(unsigned packets)
         drain_transmitted();
         lap(stages_.transmitted);
         sent_ += std::uint64_t{config_.burst} * config_.load.payload;
+    }
+    return true;
+}
+
+bool Receiver::feed(unsigned packets)
+{
+    for (unsigned sent = 0; sent < packets; sent += config_.burst) {
+        if (!allocate())
+            return false;
+        write_headers();
+        rte_ring_sp_enqueue_bulk(ring_.rx, reinterpret_cast<void**>(headers_.data()), config_.burst,
+                                 nullptr);
+        devmem_shard_poll(shard_, nullptr, 0, nullptr);
+        drain_transmitted();
     }
     return true;
 }

@@ -42,6 +42,9 @@ public:
 
     /// Receive at least `packets` segments, a burst at a time. @return false: one was lost
     bool receive(unsigned packets);
+    /// The same, but what comes stays in the receive queues of connections().
+    bool feed(unsigned packets);
+    const std::vector<devmem_conn_t>& connections() const { return connections_; }
 
     /// Bytes of payload in tokens so far.
     std::uint64_t delivered() const { return delivered_; }
@@ -66,6 +69,7 @@ private:
     devmem_shard* shard_ = nullptr;
     std::unique_ptr<Traffic> traffic_;
     devmem_listener_t listener_ = 0;
+    std::vector<devmem_conn_t> connections_;
     rte_mempool* header_pool_ = nullptr;
     rte_mempool* payload_pool_ = nullptr;
     unsigned fragments_ = 1;

@@ -9,7 +9,8 @@ BUILD_PACKAGES=(g++ libcli11-dev libdpdk-dev libgtest-dev libnuma-dev libssl-dev
                 nlohmann-json3-dev pkg-config)
 DEMO_PACKAGES=("${BUILD_PACKAGES[@]}" iproute2 python3)
 TEST_PACKAGES=("${DEMO_PACKAGES[@]}" clang dpdk dpdk-dev ethtool g++-multilib googletest
-               libclang-rt-14-dev liblwip-dev netcat-openbsd nftables nginx-light openssl socat)
+               libclang-rt-14-dev liblwip-dev netcat-openbsd nftables nginx-light openssl socat
+               valgrind)
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$*"; exit 1; }

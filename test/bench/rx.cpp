@@ -155,7 +155,9 @@ void add_stages(const Cell& cell, Receiver& receiver, const Options& options, Re
     for (std::size_t i = 0; i < kNames.size(); i++)
         report.results.push_back(
             {"rx.stage",
-             {{"stage", kNames[i]}, {"connections", cell.config.load.connections}},
+             {{"stage", kNames[i]},
+              {"order", cell.config.load.zipf ? "zipf" : "in turn"},
+              {"connections", cell.config.load.connections}},
              undisturbed(cycles[i]),
              "cycles/packet"});
 }

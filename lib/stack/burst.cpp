@@ -153,15 +153,16 @@ bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
 {
     const rte_mbuf* const first = burst_[train.first];
     const std::uint32_t header_bytes = rte_pktmbuf_data_len(m);
-    if (shape(m) != shape(first) || m->ol_flags != first->ol_flags || m->pool != header_pool_ ||
-        header_bytes != rte_pktmbuf_data_len(first) ||
-        (m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) != RTE_MBUF_F_RX_IP_CKSUM_GOOD)
+    if (header_bytes != rte_pktmbuf_data_len(first))
         return false;
     wire::PlainSegment& segment = train.segment;
     const auto* const head = rte_pktmbuf_mtod(m, const std::uint8_t*);
     const std::uint32_t l4 = header_bytes - (segment.timestamps ? 32 : 20);
     const std::uint8_t* const tcp = head + l4;
-    if (wire::load32(tcp + 4) != segment.seq + segment.text_bytes)
+    if (wire::load32(tcp + 4) != segment.seq + segment.text_bytes) // as most of other connections
+        return false;
+    if (shape(m) != shape(first) || m->ol_flags != first->ol_flags || m->pool != header_pool_ ||
+        (m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) != RTE_MBUF_F_RX_IP_CKSUM_GOOD)
         return false;
     const rte_mbuf* const text = m->next;
     const std::uint32_t text_bytes = rte_pktmbuf_data_len(text);

@@ -74,6 +74,7 @@ struct devmem_shard final : devmem::tcp::Sink {
 
     // tcp::Sink
     bool emit(const devmem::tcp::SegmentOut& segment) override;
+    bool emit_ack(const devmem::tcp::AckOut& ack) override;
     void release(std::uint32_t first, std::uint32_t count) override;
 
 private:
@@ -202,7 +203,6 @@ private:
     void tx_flush();
     void tx_put_spares();
     bool tx_frame(std::span<const std::uint8_t> frame);
-    bool tx_ack(const Slot& slot, const devmem::tcp::SegmentOut& segment);
     bool tx_segment(const devmem::wire::Flow& flow, const devmem::tcp::SegmentOut& segment);
     bool ask_neighbour(const devmem::wire::Ip& next_hop, const devmem::wire::Ip& local);
     void serve_waiters();

@@ -26,8 +26,13 @@ rte_mbuf* devmem_shard::tx_mbuf()
             return rte_pktmbuf_alloc(tx_pool_);
         tx_spares_ = static_cast<unsigned>(tx_spare_.size());
     }
+    // One segment, one holder, nothing behind it: a free mbuf is so. The rest is up to its user.
     rte_mbuf* const m = tx_spare_[--tx_spares_];
-    rte_pktmbuf_reset(m);
+    m->data_off = RTE_PKTMBUF_HEADROOM;
+    m->ol_flags = 0;
+    m->data_len = 0;
+    m->pkt_len = 0;
+    m->tx_offload = 0;
     return m;
 }
 
@@ -133,26 +138,21 @@ bool devmem_shard::tx_segment(const wire::Flow& flow, const tcp::SegmentOut& seg
 
 bool devmem_shard::emit(const tcp::SegmentOut& segment)
 {
-    if (!current_->mac_known)
-        return false;
-    const wire::TcpOptions& options = segment.options;
-    const bool plain = segment.payload[0].empty() && options.sack_count == 0 && options.mss == 0 &&
-                       !options.sack_permitted &&
-                       options.window_scale == wire::TcpOptions::kNoScale;
-    return plain ? tx_ack(*current_, segment) : tx_segment(current_->flow, segment);
+    return current_->mac_known && tx_segment(current_->flow, segment);
 }
 
-/// A segment without text and with no options but timestamps.
-bool devmem_shard::tx_ack(const Slot& slot, const tcp::SegmentOut& segment)
+/// From the connection's template. Only one that is established has something to acknowledge, and
+/// it knows its next hop.
+bool devmem_shard::emit_ack(const tcp::AckOut& ack)
 {
     rte_mbuf* m = tx_mbuf();
-    if (m == nullptr)
+    if (m == nullptr) [[unlikely]]
         return false;
-    const wire::AckTemplate::Timestamps timestamps{segment.options.ts_val, segment.options.ts_ecr};
+    const wire::AckTemplate::Timestamps timestamps{ack.ts_val, ack.ts_ecr};
     const std::size_t bytes =
-        slot.ack.write(rte_pktmbuf_mtod(m, std::uint8_t*),
-                       {segment.seq.value(), segment.ack.value(), segment.window, segment.flags},
-                       segment.options.timestamps ? &timestamps : nullptr, ip_id_++);
+        current_->ack.write(rte_pktmbuf_mtod(m, std::uint8_t*),
+                            {ack.seq.value(), ack.ack.value(), ack.window, tcp::kAck},
+                            ack.timestamps ? &timestamps : nullptr, ip_id_++);
     m->pkt_len = m->data_len = static_cast<std::uint16_t>(bytes);
     tx_push(m);
     return true;

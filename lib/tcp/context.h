@@ -62,6 +62,19 @@ class Sink {
 public:
     /// Send a segment. @return false: no room now; the engine tries again at its next poll().
     virtual bool emit(const SegmentOut& segment) = 0;
+    /// The same of an ACK, which is most of what is sent.
+    virtual bool emit_ack(const AckOut& ack)
+    {
+        SegmentOut segment{};
+        segment.seq = ack.seq;
+        segment.ack = ack.ack;
+        segment.window = ack.window;
+        segment.flags = kAck;
+        segment.options.timestamps = ack.timestamps;
+        segment.options.ts_val = ack.timestamps ? ack.ts_val : 0;
+        segment.options.ts_ecr = ack.timestamps ? ack.ts_ecr : 0;
+        return emit(segment);
+    }
     /// Fragments of which no byte is wanted any more (duplicates, trimmed parts, data after close).
     virtual void release(std::uint32_t first, std::uint32_t count) = 0;
 

@@ -16,12 +16,23 @@ Actions Connection::poll_quiet(Time now, Context& ctx)
         ack_.delay(now, ctx.config.delayed_ack);
         return kNothing;
     }
-    Call call{now, ctx};
-    if (send_segment(snd_una_, kAck, 0, call))
-        ctx.counters.pure_acks++;
-    else
+    const RcvWindow::Grant grant =
+        window_.announce(rcv_nxt_, rcv_mss_, false, ctx.config, ctx.credit);
+    Actions actions = kNothing;
+    if (grant.starved) [[unlikely]] {
+        ctx.counters.window_limited++;
+        actions |= kStarved;
+    }
+    if (!ctx.sink.emit_ack({snd_una_, rcv_nxt_, window_.field(rcv_nxt_, false), timestamps_ok_,
+                            timestamp(now), ts_recent_})) [[unlikely]] {
         quiet_ = false;
-    return call.actions;
+        blocked_ = true;
+        return actions | kPoll;
+    }
+    ctx.counters.pure_acks++;
+    last_ack_sent_ = rcv_nxt_;
+    ack_.sent();
+    return actions;
 }
 
 /// Nothing is to be sent, unacknowledged, or to be asked of the peer; no block is to be reported.
@@ -300,8 +311,7 @@ bool Connection::send_segment(Seq seq, std::uint8_t flags, std::uint32_t n, Call
     out.window = window_.field(rcv_nxt_, syn);
     out.flags = flags;
     write_options(flags, call, &out.options);
-    if (n != 0)
-        buffer_.view(distance(snd_una_, seq), n, out.payload);
+    buffer_.view(distance(snd_una_, seq), n, out.payload);
     if (!ctx.sink.emit(out)) {
         blocked_ = true;
         call.actions |= kPoll;
@@ -310,8 +320,7 @@ bool Connection::send_segment(Seq seq, std::uint8_t flags, std::uint32_t n, Call
     if (flags & kAck) {
         last_ack_sent_ = rcv_nxt_;
         ack_.sent();
-        if (!quiet_) // else there is nothing to forget
-            sack_.sent();
+        sack_.sent();
     }
     return true;
 }
@@ -332,7 +341,7 @@ void Connection::write_options(std::uint8_t flags, Call& call, wire::TcpOptions*
         options->ts_val = timestamp(call.now);
         options->ts_ecr = offer ? 0 : ts_recent_;
     }
-    if (!quiet_ && !syn && sack_ok_ && !sack_.empty(ooo_))
+    if (!syn && sack_ok_ && !sack_.empty(ooo_))
         sack_.write(call.ctx.runs, ooo_, fin_known_ ? &fin_seq_ : nullptr, timestamps_ok_ ? 3 : 4,
                     options);
 }

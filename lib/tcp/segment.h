@@ -51,6 +51,15 @@ struct SegmentOut {
     std::span<const std::byte> payload[2];
 };
 
+/// An ACK and nothing else.
+struct AckOut {
+    Seq seq;
+    Seq ack;
+    std::uint16_t window; ///< as on the wire, scaled
+    bool timestamps;
+    std::uint32_t ts_val, ts_ecr;
+};
+
 /// The RST that answers a segment for no connection (RFC 9293 3.10.7.1).
 /// @return false: none is to be sent (the segment was a RST itself).
 bool reset_for(const Segment& segment, SegmentOut* out);

@@ -6,6 +6,7 @@
 #include "lib/wire/tcp_options_codec.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace devmem::wire {
@@ -14,9 +15,48 @@ namespace {
 
 constexpr std::uint16_t kTimestampsBytes = 12;
 
-std::uint32_t halves(std::uint32_t value)
+// Sums are kept in the byte order of the wire, whatever the machine's: a checksum comes out in it
+// (RFC 1071 2.B), and each word is added as it is stored.
+
+std::uint32_t wire32(std::uint32_t value)
 {
-    return (value >> 16) + (value & 0xffff);
+    return std::endian::native == std::endian::little ? __builtin_bswap32(value) : value;
+}
+
+/// Two 16-bit words.
+std::uint32_t wire16(std::uint16_t first, std::uint16_t second)
+{
+    return wire32(std::uint32_t{first} << 16 | second);
+}
+
+void store(std::uint8_t* at, std::uint32_t word)
+{
+    std::memcpy(at, &word, sizeof word);
+}
+
+/// The checksum that belongs to a sum of words.
+std::uint16_t complement(std::uint64_t sum)
+{
+    sum = (sum & 0xffffffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    return static_cast<std::uint16_t>(~sum);
+}
+
+void store(std::uint8_t* at, std::uint16_t half)
+{
+    std::memcpy(at, &half, sizeof half);
+}
+
+/// What a checksum field says of all else, without `parts` of it.
+std::uint16_t without(const std::uint8_t* field, std::uint32_t part)
+{
+    std::uint16_t sum;
+    std::memcpy(&sum, field, sizeof sum);
+    // a - b is a + ~b in ones' complement.
+    return static_cast<std::uint16_t>(
+        ~complement(std::uint64_t{static_cast<std::uint16_t>(~sum)} + ~part));
 }
 
 } // namespace
@@ -24,51 +64,45 @@ std::uint32_t halves(std::uint32_t value)
 AckTemplate::AckTemplate(const Flow& flow)
 {
     std::array<std::uint8_t, kMaxTcpHeader> frame{};
-    const std::size_t bytes = write_tcp(frame, flow, {}, {}, {}, {}, 0);
-    const std::size_t l4 = below_bytes(flow.dst);
-    l4_ = static_cast<std::uint8_t>(l4);
-    std::copy_n(frame.begin(), std::min(bytes, bytes_.size()), bytes_.begin());
-    // A checksum is the complement of the sum of the rest.
-    constexpr std::uint32_t kOffset = kTcpBytes / 4 << 12; // write() adds its own
-    const std::uint32_t sum =
-        static_cast<std::uint16_t>(~load16(&frame[l4 + 16])) + std::uint32_t{0xffff} - kOffset;
-    tcp_sum_ = halves(sum);
-    ip_sum_ = flow.dst.family == 4
-                  ? static_cast<std::uint16_t>(~load16(&frame[kEthernetBytes + 10]))
-                  : std::uint16_t{0};
+    write_tcp(frame, flow, {}, {}, {}, {}, 0);
+    l4_ = static_cast<std::uint8_t>(below_bytes(flow.dst));
+    std::copy_n(frame.begin(), l4_ + kTcpBytes, bytes_.begin());
+    constexpr std::uint16_t kOffset = kTcpBytes / 4 << 12;
+    tcp_sum_ = without(&frame[l4_ + 16], wire16(kOffset, 0));
+    ip_sum_ = without(&frame[kEthernetBytes + 10], wire16(kIpv4Bytes + kTcpBytes, 0));
 }
 
 std::size_t AckTemplate::write(std::uint8_t* out, const TcpHeader& tcp,
                                const Timestamps* timestamps, std::uint16_t ip_id) const
 {
     const std::uint16_t more = timestamps != nullptr ? kTimestampsBytes : std::uint16_t{0};
-    const bool ipv6 = l4_ != kEthernetBytes + kIpv4Bytes;
     std::memcpy(out, bytes_.data(), kEthernetBytes + kIpv4Bytes + kTcpBytes);
     std::uint8_t* const ip = out + kEthernetBytes;
-    if (!ipv6) [[likely]] {
-        const std::uint16_t total = static_cast<std::uint16_t>(kIpv4Bytes + kTcpBytes + more);
-        store16(ip + 2, total);
-        store16(ip + 4, ip_id);
-        store16(ip + 10, checksum_fold(std::uint32_t{ip_sum_} + more + ip_id));
+    if (l4_ == kEthernetBytes + kIpv4Bytes) [[likely]] {
+        const std::uint32_t length_id =
+            wire16(static_cast<std::uint16_t>(kIpv4Bytes + kTcpBytes + more), ip_id);
+        store(ip + 2, length_id);
+        store(ip + 10, complement(std::uint64_t{ip_sum_} + length_id));
     } else {
         std::memcpy(out, bytes_.data(), bytes_.size());
         store16(ip + 4, static_cast<std::uint16_t>(kTcpBytes + more));
     }
     std::uint8_t* const p = out + l4_;
-    const std::uint32_t offset_flags = (kTcpBytes + more) / 4 << 12 | tcp.flags;
-    store32(p + 4, tcp.seq);
-    store32(p + 8, tcp.ack);
-    store16(p + 12, static_cast<std::uint16_t>(offset_flags));
-    store16(p + 14, tcp.window);
-    std::uint32_t sum =
-        tcp_sum_ + more + halves(tcp.seq) + halves(tcp.ack) + offset_flags + tcp.window;
-    if (timestamps != nullptr) {
-        store32(p + kTcpBytes, kTimestampsLead);
-        store32(p + kTcpBytes + 4, timestamps->val);
-        store32(p + kTcpBytes + 8, timestamps->ecr);
-        sum += halves(kTimestampsLead) + halves(timestamps->val) + halves(timestamps->ecr);
+    std::uint64_t sum = std::uint64_t{tcp_sum_} + wire16(more, 0);
+    const auto put = [&](std::size_t at, std::uint32_t word) {
+        store(p + at, word);
+        sum += word;
+    };
+    put(4, wire32(tcp.seq));
+    put(8, wire32(tcp.ack));
+    put(12,
+        wire16(static_cast<std::uint16_t>((kTcpBytes + more) / 4 << 12 | tcp.flags), tcp.window));
+    if (timestamps != nullptr) [[likely]] {
+        put(kTcpBytes, wire32(kTimestampsLead));
+        put(kTcpBytes + 4, wire32(timestamps->val));
+        put(kTcpBytes + 8, wire32(timestamps->ecr));
     }
-    store16(p + 16, checksum_fold(sum));
+    store(p + 16, complement(sum));
     return l4_ + kTcpBytes + more;
 }
 

@@ -32,9 +32,10 @@ public:
 private:
     static constexpr std::size_t kMostBytes = 14 + 40 + 20;
 
-    std::uint32_t tcp_sum_; ///< of the pseudo header and the ports, for a header without options
-    std::uint16_t ip_sum_;  ///< of the IPv4 header, likewise, without its identification
-    std::uint8_t l4_;       ///< offset of the TCP header
+    /// Of the pseudo header, for a header without options, and the ports. As words lie in memory.
+    std::uint16_t tcp_sum_;
+    std::uint16_t ip_sum_; ///< of the IPv4 header without length and identification, likewise
+    std::uint8_t l4_;      ///< offset of the TCP header
     std::array<std::uint8_t, kMostBytes> bytes_; ///< of which IPv4 uses 54
 };
 

@@ -84,6 +84,18 @@ Receiver::Receiver(const ReceiverConfig& config)
         fail("cannot listen");
     for (unsigned i = 0; i < config.load.connections; i += config.burst)
         establish(i, std::min(config.burst, config.load.connections - i));
+    if (config.load.connections == 1)
+        open_window();
+}
+
+/// The senders know nothing of slow start: a window that is smaller than a burst grows first.
+void Receiver::open_window()
+{
+    const unsigned burst = config_.burst;
+    config_.burst = 4;
+    for (unsigned i = 0; i < 64; i++)
+        receive(config_.burst);
+    config_.burst = burst;
 }
 
 Receiver::~Receiver()
@@ -140,7 +152,7 @@ bool Receiver::allocate()
     if (rte_mempool_get_bulk(header_pool_, reinterpret_cast<void**>(headers_.data()),
                              config_.burst) != 0 ||
         rte_mempool_get_bulk(payload_pool_, reinterpret_cast<void**>(payloads_.data()),
-                             static_cast<unsigned>(payloads_.size())) != 0)
+                             config_.burst * fragments_) != 0)
         return false;
     rte_mbuf** payload = payloads_.data();
     for (unsigned i = 0; i < config_.burst; i++) {

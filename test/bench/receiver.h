@@ -56,13 +56,14 @@ public:
 
 private:
     void establish(unsigned first, unsigned count);
+    void open_window();
     bool allocate();
     void write_headers();
     void deliver(const devmem_event& event);
     void give_back();
     void drain_transmitted();
 
-    const ReceiverConfig config_;
+    ReceiverConfig config_;
     SplitRing ring_;
     devmem_region* region_ = nullptr;
     devmem_stack* stack_ = nullptr;

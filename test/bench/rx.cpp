@@ -153,13 +153,12 @@ void add_stages(const Cell& cell, Receiver& receiver, const Options& options, Re
     }
     receiver.shard().time_stages(nullptr);
     for (std::size_t i = 0; i < kNames.size(); i++)
-        report.results.push_back(
-            {"rx.stage",
-             {{"stage", kNames[i]},
-              {"order", cell.config.load.zipf ? "zipf" : "in turn"},
-              {"connections", cell.config.load.connections}},
-             undisturbed(cycles[i]),
-             "cycles/packet"});
+        report.results.push_back({"rx.stage",
+                                  {{"stage", kNames[i]},
+                                   {"order", cell.config.load.zipf ? "zipf" : "in turn"},
+                                   {"connections", cell.config.load.connections}},
+                                  undisturbed(cycles[i]),
+                                  "cycles/packet"});
 }
 
 /// At most `cycles`, and at most `times` the baseline of the same rounds.
@@ -239,7 +238,8 @@ void rx(const Options& options, Report& report)
     for (const unsigned run : {8u, 32u})
         others.push_back({"rx", {.load = {.connections = 1000, .run = run}}});
     for (const unsigned connections : {1000u, 10'000u})
-        others.push_back({"rx", {.load = {.connections = connections, .zipf = true}}});
+        others.push_back(
+            {"rx", {.load = {.connections = connections, .zipf = true, .most_of_one = 4}}});
     for (const unsigned connections : {1u, 1000u})
         others.push_back({"rx", {.load = {.connections = connections, .late_percent = 1}}});
     others.push_back({"rx", {.load = {}, .region = "host:size=256M"}});
@@ -250,7 +250,8 @@ void rx(const Options& options, Report& report)
 
     for (const bool zipf : {false, true}) {
         Cell million{"rx",
-                     {.load = {.connections = kMillion, .zipf = zipf}, .region = "opaque:size=4G"}};
+                     {.load = {.connections = kMillion, .zipf = zipf, .most_of_one = 1},
+                      .region = "opaque:size=4G"}};
         std::optional<double> got;
         try {
             const Receivers receivers = measure_group({&million, 1}, chains, options);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <unordered_map>
 
 using namespace devmem;
 
@@ -82,10 +83,19 @@ std::vector<std::uint32_t> schedule(const Load& load)
         cumulative[i] = sum += 1.0 / (i + 1);
     std::mt19937_64 random(1);
     std::uniform_real_distribution<double> uniform(0, sum);
-    for (std::uint32_t& entry : order)
-        entry = static_cast<std::uint32_t>(
+    constexpr std::size_t kRow = 32;
+    std::unordered_map<std::uint32_t, unsigned> row; // of each connection, in the last kRow
+    for (std::size_t i = 0; i < order.size(); i++) {
+        auto next = static_cast<std::uint32_t>(
             std::lower_bound(cumulative.begin(), cumulative.end() - 1, uniform(random)) -
             cumulative.begin());
+        while (row[next] >= load.most_of_one)
+            next = static_cast<std::uint32_t>(random() % load.connections);
+        order[i] = next;
+        row[next]++;
+        if (i >= kRow && --row[order[i - kRow]] == 0)
+            row.erase(order[i - kRow]);
+    }
     return order;
 }
 

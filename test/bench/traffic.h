@@ -18,6 +18,9 @@ struct Load {
     std::uint32_t payload = 1448; ///< bytes of a segment
     unsigned run = 1;             ///< segments of one connection in a row
     bool zipf = false;            ///< connections by Zipf's law (s = 1), else each in turn
+    /// By Zipf's law: of 32 segments in a row, so many at most are of one connection, the others of
+    /// one chosen without preference. The senders do not look at windows.
+    unsigned most_of_one = 32;
     unsigned late_percent = 0;    ///< of segments: these come after the one that follows them
 };
 

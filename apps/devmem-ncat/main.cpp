@@ -241,6 +241,7 @@ void announce(const Options& options, const devmem::Port& port, const devmem_reg
 void sum_up(const Job& job, const std::vector<std::unique_ptr<Receiver>>& receivers, Report& report)
 {
     std::int64_t first = INT64_MAX, last = 0;
+    std::int64_t first_cpu = INT64_MAX, last_cpu = 0;
     for (const auto& receiver : receivers) {
         const Counters& counters = receiver->counters();
         report.bytes += counters.bytes;
@@ -250,10 +251,13 @@ void sum_up(const Job& job, const std::vector<std::unique_ptr<Receiver>>& receiv
         if (counters.first_ns != 0) {
             first = std::min<std::int64_t>(first, counters.first_ns);
             last = std::max<std::int64_t>(last, counters.last_ns);
+            first_cpu = std::min<std::int64_t>(first_cpu, counters.first_cpu_ns);
+            last_cpu = std::max<std::int64_t>(last_cpu, counters.last_cpu_ns);
         }
         add_stats(report.stats, receiver->stats());
     }
     report.seconds = last > first ? static_cast<double>(last - first) / 1e9 : 0;
+    report.cpu_seconds = last_cpu > first_cpu ? static_cast<double>(last_cpu - first_cpu) / 1e9 : 0;
     report.connections = job.connections;
     report.hashes = job.hashes;
 }
@@ -331,6 +335,11 @@ int run(const Options& options)
     auto region = devmem::Region::create(options.memory.c_str(), &why);
     if (!region)
         return complain_about("-m", region.error(), why);
+    if (options.hold > region->info().bytes / 2 / options.queues)
+        return complain(kBadArguments, "--hold: a connection is given half of its queue's memory: "
+                                       "-m of more than " +
+                                           std::to_string(2 * options.queues * options.hold) +
+                                           " bytes is needed");
     if (!options.output.empty()) {
         if (const int rc = job.output.open(options.output); rc < 0)
             return complain(kBadArguments, "-o " + options.output + ": " + std::strerror(-rc));

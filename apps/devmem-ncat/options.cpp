@@ -157,6 +157,10 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options* opt
         });
     };
     bytes("--rate", "BYTES/s", "return tokens no faster: a slow consumer", &options->rate);
+    bytes("--hold", "BYTES",
+          "keep so many bytes of each queue before the oldest are returned: a consumer that works\n"
+          "on what came a while ago",
+          &options->hold);
     bytes("--unbind-after", "BYTES",
           "after so many bytes of a queue, receive its payload into host memory",
           &options->unbind_after);

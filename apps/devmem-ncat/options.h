@@ -29,6 +29,7 @@ struct Options {
     std::uint64_t connections = 1; ///< end after so many; kNoLimit: never
     bool hash = false;
     std::uint64_t rate = 0;         ///< bytes per second; 0: as fast as they come
+    std::uint64_t hold = 0;         ///< bytes of a queue's tokens that are kept
     std::uint64_t unbind_after = 0; ///< bytes of a queue; 0: never
     std::string send;               ///< file; empty: none
     bool json = false;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <ctime>
 #include <iterator>
 
 namespace ncat {
@@ -28,6 +29,14 @@ std::string endpoint_text(const devmem_endpoint& endpoint)
 void add_relaxed(std::atomic<std::uint64_t>& counter, std::uint64_t value)
 {
     counter.store(counter.load(std::memory_order_relaxed) + value, std::memory_order_relaxed);
+}
+
+/// User and system time of the process.
+std::int64_t cpu_ns()
+{
+    timespec time{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return time.tv_sec * std::int64_t{1'000'000'000} + time.tv_nsec;
 }
 
 } // namespace
@@ -196,17 +205,20 @@ void Receiver::consume(Session& session)
     }
     session.bytes += bytes;
     const std::int64_t now = now_.time_since_epoch() / std::chrono::nanoseconds(1);
-    if (counters_.first_ns.load(std::memory_order_relaxed) == 0)
+    if (counters_.first_ns.load(std::memory_order_relaxed) == 0) {
         counters_.first_ns.store(now, std::memory_order_relaxed);
+        counters_.first_cpu_ns.store(cpu_ns(), std::memory_order_relaxed);
+    }
     counters_.last_ns.store(now, std::memory_order_relaxed);
     add_relaxed(counters_.bytes, bytes);
     add_relaxed(counters_.tokens, tokens_.size());
     add_relaxed(counters_.host_bytes, host_bytes);
     add_relaxed(counters_.device_bytes, bytes - host_bytes);
 
-    if (job_.limiter.enabled()) {
+    if (job_.limiter.enabled() || job_.options.hold != 0) {
         while (!tokens_.empty())
             held_.push_back(tokens_.take());
+        held_bytes_ += bytes;
     } else if (const auto error = tokens_.give_back()) {
         std::fprintf(stderr, "devmem-ncat: returning tokens: %s\n", error.message().c_str());
         job_.failed = true;
@@ -268,6 +280,7 @@ void Receiver::end_stream(Session& session)
     if (session.ended)
         return;
     session.ended = true;
+    counters_.last_cpu_ns.store(cpu_ns(), std::memory_order_relaxed);
     if (!session.hash)
         return;
     const std::string hash = session.hash->finish();
@@ -312,8 +325,13 @@ void Receiver::remove(Session& session)
 
 void Receiver::give_back_held()
 {
-    while (!held_.empty() && job_.limiter.take(held_.front()->length(), now_))
+    while (held_bytes_ > job_.options.hold) {
+        const std::uint32_t bytes = held_.front()->length();
+        if (job_.limiter.enabled() && !job_.limiter.take(bytes, now_))
+            break;
         held_.pop_front();
+        held_bytes_ -= bytes;
+    }
 }
 
 } // namespace ncat

@@ -44,6 +44,8 @@ struct Job {
 struct Counters {
     std::atomic<std::uint64_t> bytes{0}, tokens{0}, device_bytes{0}, host_bytes{0};
     std::atomic<std::int64_t> first_ns{0}, last_ns{0}; ///< of payload, on Clock; 0: none yet
+    /// Of the process, on the CPU: when payload came first, when a stream ended last.
+    std::atomic<std::int64_t> first_cpu_ns{0}, last_cpu_ns{0};
 };
 
 /// The connections of a shard: takes their tokens, looks at the bytes as the options ask, returns
@@ -102,7 +104,8 @@ private:
     bool unbound_ = false;
     std::size_t shut_ = 0; ///< sessions that wait for the peer to acknowledge our FIN
     devmem::TokenBatch tokens_;
-    std::deque<devmem::Token> held_; ///< until the rate allows
+    std::deque<devmem::Token> held_; ///< until --rate and --hold allow
+    std::uint64_t held_bytes_ = 0;
     std::array<devmem_event, 64> events_;
     std::vector<std::byte> buffer_;
     Clock::time_point now_;

@@ -52,6 +52,7 @@ std::string Report::json() const
         {"bytes", bytes},
         {"seconds", seconds},
         {"gbps", gbps()},
+        {"cpu_seconds", cpu_seconds},
         {"connections", connections},
         {"tokens", tokens},
         {"mean_token_bytes",

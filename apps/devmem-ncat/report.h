@@ -12,7 +12,8 @@ namespace ncat {
 /// What the run came to.
 struct Report {
     std::uint64_t bytes = 0;
-    double seconds = 0; ///< from the first payload to the last
+    double seconds = 0;     ///< from the first payload to the last
+    double cpu_seconds = 0; ///< user and system time of the process meanwhile
     std::uint64_t connections = 0;
     std::uint64_t tokens = 0;
     std::uint64_t device_bytes = 0;

@@ -15,6 +15,7 @@ struct Options {
 /// Throws std::runtime_error with one line if it cannot measure.
 using Mode = void(const Options& options, Report& report);
 
+Mode e2e;
 Mode fit;
 Mode flat;
 Mode memory;

@@ -40,6 +40,7 @@ refuse --hds-thresh "${GOOD[@]}" --hds-thresh -1
 refuse --hds-thresh "${GOOD[@]}" --hds-thresh
 refuse --rate "${GOOD[@]}" --rate 0
 refuse --rate "${GOOD[@]}" --rate fast
+refuse --hold "${GOOD[@]}" --hold 129M
 refuse --connections "${GOOD[@]}" --connections 0
 refuse --send "${GOOD[@]}" --send /nonexistent
 refuse -o "${GOOD[@]}" -o /nonexistent/file

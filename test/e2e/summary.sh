@@ -12,7 +12,7 @@ fields() {
 import json, sys
 s = json.load(open(sys.argv[1]))
 shape = {
-    "bytes": int, "seconds": float, "gbps": float, "connections": int, "tokens": int,
+    "bytes": int, "seconds": float, "gbps": float, "cpu_seconds": float, "connections": int, "tokens": int,
     "mean_token_bytes": (int, float), "device_bytes": int, "host_bytes": int,
     "fill": (int, float), "ooo_segments": int, "sha256": list, "region": dict, "port": dict,
     "drops": dict,
@@ -27,6 +27,7 @@ assert all(isinstance(n, int) and n >= 0 for n in s["drops"].values()), s["drops
 assert s["bytes"] == 64 << 20 and s["connections"] == 1
 assert s["device_bytes"] + s["host_bytes"] == s["bytes"]
 assert abs(s["gbps"] - s["bytes"] * 8e-9 / s["seconds"]) <= 0.02 * s["gbps"], s
+assert 0 < s["cpu_seconds"] <= 1.1 * s["seconds"] + 0.1, s
 assert abs(s["mean_token_bytes"] - s["bytes"] / s["tokens"]) <= 1, s
 assert 0 < s["fill"] <= 1, s["fill"]
 assert s["region"]["page_bytes"] == 65536 and s["region"]["fragment_bytes"] <= 65536

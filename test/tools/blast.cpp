@@ -2,17 +2,22 @@
 // A kernel TCP sender and receiver as fast as write() and recv() allow: 256 KiB at a time from and
 // to one cache-hot buffer. One JSON object on stdout at the end.
 //
-//     blast --connect HOST:PORT --size N [--cc NAME] [--cpu N] [--hash]
-//     blast --sink HOST:PORT [--cc NAME] [--cpu N]
+//     blast --connect HOST:PORT --size N|--seconds S [--flows N] [--cc NAME] [--cpu N] [--hash]
+//     blast --sink HOST:PORT [--flows N] [--arena SIZE|--trunc] [--cc NAME] [--cpu N] [--hash]
 //
 // What is sent: a fixed pseudo-random block, over and over, its stream position stamped into every
-// 4 KiB so that no part of the stream equals another.
+// 4 KiB so that no part of the stream equals another. --size is what all flows send together.
+//
+// --arena: receive into a ring of that size instead, so that the bytes are where a consumer who
+// keeps them would have them. --trunc: MSG_TRUNC, the bytes are copied nowhere.
 #include <openssl/evp.h>
 
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,9 +28,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -37,9 +45,13 @@ struct Options {
     std::string connect;
     std::string sink;
     std::string cc;
-    std::uint64_t size = 0;
+    std::uint64_t size = UINT64_MAX;
+    double seconds = 0; ///< 0: until the size
+    std::uint64_t arena = 0;
+    unsigned flows = 1;
     int cpu = -1;
     bool hash = false;
+    bool trunc = false;
 };
 
 [[noreturn]] void die(const std::string& what, int status = 1)
@@ -54,13 +66,13 @@ struct Options {
 }
 
 /// 64M, 1G or plain bytes.
-std::uint64_t parse_size(const std::string& text)
+std::uint64_t parse_size(const std::string& option, const std::string& text)
 {
     char* end = nullptr;
     const std::uint64_t n = std::strtoull(text.c_str(), &end, 10);
     const std::string_view unit = end;
     if (end == text.c_str() || unit.size() > 1) {
-        die("--size " + text + ": a number, optionally with K, M or G", 2);
+        die(option + " " + text + ": a number, optionally with K, M or G", 2);
     }
     if (unit.empty()) {
         return n;
@@ -73,7 +85,7 @@ std::uint64_t parse_size(const std::string& text)
     case 'G':
         return n << 30;
     default:
-        die("--size " + text + ": a number, optionally with K, M or G", 2);
+        die(option + " " + text + ": a number, optionally with K, M or G", 2);
     }
 }
 
@@ -82,8 +94,8 @@ Options parse(int argc, char** argv)
     Options options;
     for (int i = 1; i < argc; ++i) {
         const std::string_view arg = argv[i];
-        if (arg == "--hash") {
-            options.hash = true;
+        if (arg == "--hash" || arg == "--trunc") {
+            (arg == "--hash" ? options.hash : options.trunc) = true;
             continue;
         }
         if (i + 1 == argc) {
@@ -97,7 +109,13 @@ Options parse(int argc, char** argv)
         } else if (arg == "--cc") {
             options.cc = value;
         } else if (arg == "--size") {
-            options.size = parse_size(value);
+            options.size = parse_size("--size", value);
+        } else if (arg == "--seconds") {
+            options.seconds = std::strtod(value.c_str(), nullptr);
+        } else if (arg == "--arena") {
+            options.arena = parse_size("--arena", value);
+        } else if (arg == "--flows") {
+            options.flows = static_cast<unsigned>(std::strtoul(value.c_str(), nullptr, 10));
         } else if (arg == "--cpu") {
             options.cpu = std::atoi(value.c_str());
         } else {
@@ -106,6 +124,18 @@ Options parse(int argc, char** argv)
     }
     if (options.connect.empty() == options.sink.empty()) {
         die("one of --connect HOST:PORT and --sink HOST:PORT is needed", 2);
+    }
+    if (!options.connect.empty() && options.size == UINT64_MAX && !(options.seconds > 0)) {
+        die("--connect needs --size or --seconds", 2);
+    }
+    if (options.flows == 0 || (options.hash && options.flows != 1)) {
+        die("--flows: a number from 1, and 1 with --hash", 2);
+    }
+    if (options.hash && options.trunc) {
+        die("--trunc leaves nothing to --hash", 2);
+    }
+    if (options.arena != 0 && options.arena < kBlock) {
+        die("--arena: 256K at the least", 2);
     }
     return options;
 }
@@ -212,100 +242,228 @@ private:
 
 using Clock = std::chrono::steady_clock;
 
-void report(std::uint64_t bytes, Clock::duration elapsed, const std::string& cc,
+/// User and system time of this process.
+double cpu_seconds()
+{
+    timespec time{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
+void report(std::uint64_t bytes, Clock::duration elapsed, double cpu, const std::string& cc,
             const std::string& sha256)
 {
     const double seconds = std::chrono::duration<double>(elapsed).count();
-    std::printf(R"({"bytes": %llu, "seconds": %.6f, "gbps": %.3f, "cc": "%s", "sha256": "%s"})"
+    std::printf(R"({"bytes": %llu, "seconds": %.6f, "gbps": %.3f, "cpu_seconds": %.6f, )"
+                R"("cc": "%s", "sha256": "%s"})"
                 "\n",
                 static_cast<unsigned long long>(bytes), seconds,
-                seconds > 0 ? static_cast<double>(bytes) * 8e-9 / seconds : 0, cc.c_str(),
+                seconds > 0 ? static_cast<double>(bytes) * 8e-9 / seconds : 0, cpu, cc.c_str(),
                 sha256.c_str());
 }
 
+/// The flows that can go on. A single one is waited for in send() and recv() themselves.
+class Ready {
+public:
+    Ready(const std::vector<int>& fds, std::uint32_t events)
+        : events_(fds.size()), left_(fds.size())
+    {
+        if (left_ == 1) {
+            events_[0].data.u64 = 0;
+            return;
+        }
+        epoll_ = epoll_create1(EPOLL_CLOEXEC);
+        for (std::size_t i = 0; i < left_; ++i) {
+            epoll_event event{};
+            event.events = events;
+            event.data.u64 = i;
+            if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fds[i], &event) != 0) {
+                die_errno("epoll");
+            }
+        }
+    }
+
+    bool any_left() const { return left_ != 0; }
+    int flags() const { return epoll_ < 0 ? 0 : MSG_DONTWAIT; }
+    std::span<const epoll_event> wait()
+    {
+        const int n =
+            epoll_ < 0 ? 1
+                       : epoll_wait(epoll_, events_.data(), static_cast<int>(events_.size()), -1);
+        if (n < 0) {
+            die_errno("epoll");
+        }
+        return {events_.data(), static_cast<std::size_t>(n)};
+    }
+    void remove(int fd)
+    {
+        --left_;
+        if (epoll_ >= 0) {
+            epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
+        }
+    }
+
+private:
+    int epoll_ = -1;
+    std::vector<epoll_event> events_;
+    std::size_t left_;
+};
+
+/// Nobody may listen yet: try for a while.
+int connect_flow(const addrinfo& address, const Options& options)
+{
+    const auto deadline = Clock::now() + std::chrono::seconds(5);
+    while (true) {
+        const int fd = open_socket(address, options.cc);
+        if (connect(fd, address.ai_addr, address.ai_addrlen) == 0) {
+            return fd;
+        }
+        if (errno != ECONNREFUSED || Clock::now() > deadline) {
+            die_errno("connect " + options.connect);
+        }
+        close(fd);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+}
+
 /// Time runs until the peer has closed: until it has had every byte.
-int send_stream(const Options& options)
+int send_streams(const Options& options)
 {
     const AddrInfo address = resolve(options.connect);
-    const int fd = open_socket(*address, options.cc);
-    if (connect(fd, address->ai_addr, address->ai_addrlen) != 0) {
-        die_errno("connect " + options.connect);
+    std::vector<int> fds(options.flows);
+    for (int& fd : fds) {
+        fd = connect_flow(*address, options);
     }
+    Ready ready(fds, EPOLLOUT);
     std::vector<std::uint8_t> block = random_block();
     Sha256 sha256;
+    std::vector<std::uint64_t> sent(options.flows);
+    const std::uint64_t share = options.size / options.flows;
     const auto start = Clock::now();
-    std::uint64_t sent = 0;
-    while (sent < options.size) {
-        stamp(block, sent);
-        const std::size_t len = std::min<std::uint64_t>(block.size(), options.size - sent);
-        if (options.hash) {
-            sha256.update(block.data(), len);
-        }
-        for (std::size_t done = 0; done < len;) {
-            const ssize_t n = send(fd, block.data() + done, len - done, MSG_NOSIGNAL);
-            if (n < 0) {
-                die_errno("send after " + std::to_string(sent + done) + " bytes");
+    const auto end = options.seconds > 0
+                         ? start + std::chrono::duration_cast<Clock::duration>(
+                                       std::chrono::duration<double>(options.seconds))
+                         : Clock::time_point::max();
+    const double cpu = cpu_seconds();
+    while (ready.any_left()) {
+        const bool late = Clock::now() >= end;
+        for (const epoll_event& event : ready.wait()) {
+            const std::size_t i = event.data.u64;
+            const std::uint64_t size = i == 0 ? options.size - share * (options.flows - 1) : share;
+            // A block is begun again where the last send() of this flow ended in it.
+            const std::size_t done = sent[i] % kBlock;
+            const std::size_t len = std::min<std::uint64_t>(kBlock - done, size - sent[i]);
+            if (len == 0 || late) {
+                if (shutdown(fds[i], SHUT_WR) != 0) {
+                    die_errno("shutdown");
+                }
+                ready.remove(fds[i]);
+                continue;
             }
-            done += static_cast<std::size_t>(n);
+            stamp(block, sent[i] - done);
+            const ssize_t n = send(fds[i], block.data() + done, len, MSG_NOSIGNAL | ready.flags());
+            if (n < 0 && errno != EAGAIN) {
+                die_errno("send after " + std::to_string(sent[i]) + " bytes");
+            }
+            if (n > 0) {
+                if (options.hash) {
+                    sha256.update(block.data() + done, static_cast<std::size_t>(n));
+                }
+                sent[i] += static_cast<std::uint64_t>(n);
+            }
         }
-        sent += len;
     }
-    const std::string cc = congestion_control(fd);
-    if (shutdown(fd, SHUT_WR) != 0) {
-        die_errno("shutdown");
-    }
-    while (true) {
-        const ssize_t n = recv(fd, block.data(), block.size(), 0);
+    const std::string cc = congestion_control(fds[0]);
+    std::uint64_t bytes = 0;
+    for (std::size_t i = 0; i < fds.size(); ++i) {
+        ssize_t n;
+        while ((n = recv(fds[i], block.data(), block.size(), 0)) > 0) {
+        }
         if (n < 0) {
             die_errno("recv");
         }
-        if (n == 0) {
-            break;
-        }
+        bytes += sent[i];
     }
-    report(sent, Clock::now() - start, cc, options.hash ? sha256.hex() : "");
-    close(fd);
+    report(bytes, Clock::now() - start, cpu_seconds() - cpu, cc, options.hash ? sha256.hex() : "");
     return 0;
 }
 
+/// Memory that is there: no page fault while it is measured, and as few TLB misses as can be.
+std::uint8_t* populated(std::size_t bytes)
+{
+    constexpr std::size_t kHugepage = 2u << 20;
+    void* memory = mmap(nullptr, bytes + kHugepage, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        die_errno("--arena");
+    }
+    const auto at = reinterpret_cast<std::uintptr_t>(memory);
+    auto* begin = static_cast<std::uint8_t*>(memory) + (kHugepage - at % kHugepage) % kHugepage;
+    madvise(begin, bytes, MADV_HUGEPAGE);
+    if (madvise(begin, bytes, MADV_POPULATE_WRITE) != 0) {
+        die_errno("--arena");
+    }
+    return begin;
+}
+
 /// Time runs from the first bytes to the last, as in devmem-ncat.
-int receive_stream(const Options& options)
+int receive_streams(const Options& options)
 {
     const AddrInfo address = resolve(options.sink);
     const int listener = open_socket(*address, options.cc);
     const int on = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (bind(listener, address->ai_addr, address->ai_addrlen) != 0 || listen(listener, 1) != 0) {
+    if (bind(listener, address->ai_addr, address->ai_addrlen) != 0 ||
+        listen(listener, static_cast<int>(options.flows)) != 0) {
         die_errno("listen " + options.sink);
     }
-    const int fd = accept(listener, nullptr, nullptr);
-    if (fd < 0) {
-        die_errno("accept");
+    const std::size_t room = std::max<std::uint64_t>(options.arena, kBlock);
+    std::uint8_t* const buffer = populated(room);
+    std::vector<int> fds(options.flows);
+    for (int& fd : fds) {
+        fd = accept(listener, nullptr, nullptr);
+        if (fd < 0) {
+            die_errno("accept");
+        }
     }
-    std::vector<std::uint8_t> buffer(kBlock);
+    Ready ready(fds, EPOLLIN);
+    const int flags = ready.flags() | (options.trunc ? MSG_TRUNC : 0);
     Sha256 sha256;
     Clock::time_point first, last;
+    double cpu = 0;
     std::uint64_t bytes = 0;
-    while (true) {
-        const ssize_t n = recv(fd, buffer.data(), buffer.size(), 0);
-        if (n < 0) {
-            die_errno("recv");
+    std::size_t at = 0;
+    while (ready.any_left()) {
+        for (const epoll_event& event : ready.wait()) {
+            const int fd = fds[event.data.u64];
+            const ssize_t n = recv(fd, buffer + at, kBlock, flags);
+            if (n < 0 && errno == EAGAIN) {
+                continue;
+            }
+            if (n < 0) {
+                die_errno("recv");
+            }
+            if (n == 0) {
+                ready.remove(fd);
+                continue;
+            }
+            if (options.hash) {
+                sha256.update(buffer + at, static_cast<std::size_t>(n));
+            }
+            last = Clock::now();
+            if (bytes == 0) {
+                first = last;
+                cpu = cpu_seconds();
+            }
+            bytes += static_cast<std::uint64_t>(n);
+            if (options.arena != 0) {
+                at += static_cast<std::size_t>(n);
+                at = at + kBlock > room ? 0 : at;
+            }
         }
-        if (n == 0) {
-            break;
-        }
-        if (options.hash) {
-            sha256.update(buffer.data(), static_cast<std::size_t>(n));
-        }
-        last = Clock::now();
-        if (bytes == 0) {
-            first = last;
-        }
-        bytes += static_cast<std::uint64_t>(n);
     }
-    report(bytes, last - first, congestion_control(fd), options.hash ? sha256.hex() : "");
-    close(fd);
-    close(listener);
+    report(bytes, last - first, cpu_seconds() - cpu, congestion_control(fds[0]),
+           options.hash ? sha256.hex() : "");
     return 0;
 }
 
@@ -315,5 +473,5 @@ int main(int argc, char** argv)
 {
     const Options options = parse(argc, argv);
     pin(options.cpu);
-    return options.sink.empty() ? send_stream(options) : receive_stream(options);
+    return options.sink.empty() ? send_streams(options) : receive_streams(options);
 }

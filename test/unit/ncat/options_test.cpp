@@ -56,6 +56,8 @@ TEST(Options, ReadsEveryOption)
                                  "--hash",
                                  "--rate",
                                  "10M",
+                                 "--hold",
+                                 "64M",
                                  "--unbind-after",
                                  "3K",
                                  "--hds-thresh",
@@ -69,6 +71,7 @@ TEST(Options, ReadsEveryOption)
     ASSERT_FALSE(parsed.status) << parsed.message;
     const Options& options = parsed.options;
     EXPECT_TRUE(options.listen);
+    EXPECT_EQ(options.hold, 64u << 20);
     EXPECT_EQ(options.unbind_after, 3072u);
     EXPECT_EQ(options.hds_thresh, 256u);
     ASSERT_EQ(options.addrs.size(), 2u);
@@ -150,6 +153,7 @@ TEST(Options, RefusesInOneLineThatNamesTheArgument)
         {{"-l", "-v", "257"}, "-v", "from 2 to 256"},
         {{"-l", "--rate", "fast"}, "--rate", "64K"},
         {{"-l", "--rate", "0"}, "--rate", "64K"},
+        {{"-l", "--hold", "0"}, "--hold", "64K"},
         {{"-l", "--unbind-after", "soon"}, "--unbind-after", "64K"},
         {{"-l", "--hds-thresh", "-1"}, "--hds-thresh", "from 0 to 65535"},
         {{"-l", "--hds-thresh", "65536"}, "--hds-thresh", "from 0 to 65535"},
@@ -183,7 +187,7 @@ TEST(Options, HelpNamesEveryOption)
     EXPECT_EQ(parsed.status, 0);
     for (const char* name :
          {"-l", "-c", "-s", "-g", "-p", "-f", "-q", "-v", "-m", "-o", "-k", "--connections",
-          "--hash", "--rate", "--unbind-after", "--hds-thresh", "--send", "--json"})
+          "--hash", "--rate", "--hold", "--unbind-after", "--hds-thresh", "--send", "--json"})
         EXPECT_NE(parsed.message.find(std::string("  ") + name), std::string::npos) << name;
 }
 

@@ -266,6 +266,21 @@ TEST_F(ReceiverTest, ASlowConsumerKeepsTokens)
     EXPECT_TRUE(fake_tokens_out.empty());
 }
 
+TEST_F(ReceiverTest, HoldsTheNewestBytes)
+{
+    options.hold = 2500;
+    start();
+    const devmem_conn_t conn = arrive();
+    shard.deliver(conn, std::string(5000, 'x'), 1000);
+    for (int round = 0; round < 3; ++round)
+        receiver->poll();
+    EXPECT_EQ(receiver->counters().bytes, 5000u);
+    EXPECT_EQ(fake_tokens_out.size(), 2u); // a third would be more than is to be held
+    end(conn);
+    receiver->finish();
+    EXPECT_TRUE(fake_tokens_out.empty());
+}
+
 TEST_F(ReceiverTest, SendsAsRoomComesAndClosesAfterwards)
 {
     start();

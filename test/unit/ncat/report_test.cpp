@@ -13,6 +13,7 @@ ncat::Report example()
     ncat::Report report;
     report.bytes = 2'000'000'000;
     report.seconds = 2;
+    report.cpu_seconds = 1.5;
     report.connections = 1;
     report.tokens = 1000;
     report.device_bytes = 1'999'999'000;
@@ -47,6 +48,7 @@ TEST(Report, JsonHasEveryField)
     EXPECT_EQ(json["bytes"], 2'000'000'000u);
     EXPECT_EQ(json["seconds"], 2.0);
     EXPECT_EQ(json["gbps"], 8.0);
+    EXPECT_EQ(json["cpu_seconds"], 1.5);
     EXPECT_EQ(json["connections"], 1);
     EXPECT_EQ(json["tokens"], 1000);
     EXPECT_EQ(json["mean_token_bytes"], 2'000'000.0);
@@ -64,7 +66,7 @@ TEST(Report, JsonHasEveryField)
     EXPECT_EQ(json["drops"]["paws"], 3);
     EXPECT_EQ(json["drops"]["tcp_checksum"], 0);
     EXPECT_EQ(json["drops"].count("rx_packets"), 0u);
-    EXPECT_EQ(json.size(), 14u);
+    EXPECT_EQ(json.size(), 15u);
 }
 
 TEST(Report, NothingReceivedIsNoDivisionByZero)

@@ -410,6 +410,8 @@ std::uint8_t* populated(std::size_t bytes)
 int receive_streams(const Options& options)
 {
     const AddrInfo address = resolve(options.sink);
+    const std::size_t room = std::max<std::uint64_t>(options.arena, kBlock);
+    std::uint8_t* const buffer = populated(room);
     const int listener = open_socket(*address, options.cc);
     const int on = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
@@ -417,8 +419,6 @@ int receive_streams(const Options& options)
         listen(listener, static_cast<int>(options.flows)) != 0) {
         die_errno("listen " + options.sink);
     }
-    const std::size_t room = std::max<std::uint64_t>(options.arena, kBlock);
-    std::uint8_t* const buffer = populated(room);
     std::vector<int> fds(options.flows);
     for (int& fd : fds) {
         fd = accept(listener, nullptr, nullptr);

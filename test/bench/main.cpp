@@ -19,8 +19,8 @@ constexpr int kBadArguments = 2;
 constexpr struct {
     const char* name;
     Mode* run;
-} kModes[]{{"mempool", mempool}, {"fit", fit},   {"rx", rx},  {"tokens", tokens},
-           {"memory", memory},   {"flat", flat}, {"e2e", e2e}};
+} kModes[]{{"mempool", mempool}, {"fit", fit},   {"rx", rx},   {"tokens", tokens},
+           {"memory", memory},   {"flat", flat}, {"e2e", e2e}, {"latency", latency}};
 /// All of them.
 constexpr char kAsks[] = "asks";
 

@@ -19,6 +19,7 @@ Mode e2e;
 Mode fit;
 Mode flat;
 Mode memory;
+Mode latency;
 Mode mempool;
 Mode rx;
 Mode tokens;

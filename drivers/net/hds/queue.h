@@ -23,6 +23,9 @@ inline constexpr std::uint32_t kMaxFragments = IOV_MAX - 3;
 /// Payload mbufs kept ready beyond what a frame of MTU size needs, so that the pool is asked once
 /// for many frames. A super-frame takes about as many as are kept anyway.
 inline constexpr std::uint32_t kSpareFragments = 32;
+/// And beyond those, as many as were taken last, for the frame after the next: so many of a TSO
+/// super-frame's at the most.
+inline constexpr std::uint32_t kAhead = 48;
 inline constexpr std::uint32_t kHeads = 32;
 /// Headers longer than this are not looked for: the packet stays whole.
 inline constexpr std::uint32_t kMaxHeaders = 1024;
@@ -107,9 +110,12 @@ struct alignas(RTE_CACHE_LINE_SIZE) RxQueue {
     std::byte guard = {};      ///< takes what does not fit, so that it is noticed
     std::uint32_t pending = 0; ///< bytes of a frame in `bounce` that waits for mbufs
     RxStats stats;
+    std::uint16_t ahead_first = 0; ///< they wait in ahead[first .. first + count)
+    std::uint16_t ahead_count = 0;
     rte_mbuf* head[kHeads] = {};
     rte_mbuf* lower[kLowerBurst] = {};
     Fragment fragment[kMaxFragments] = {};
+    rte_mbuf* ahead[kAhead] = {}; ///< payload mbufs on their way into the cache
     iovec parts[IOV_MAX] = {};
     std::uint8_t scratch[kMaxHeaders] = {};
 

@@ -9,6 +9,11 @@
 namespace devmem::hds {
 namespace {
 
+/// A burst ends when it has taken so much. The caller finds the mbufs in its cache still, and the
+/// sender has an acknowledgement before all that it may send has been sent: with 64 super-frames in
+/// a burst, 4 MiB, either end waits for the other. 256 KiB and 1 MiB are a little slower.
+constexpr std::uint32_t kBurstBytes = 512 << 10;
+
 /// A frame that was read. `scattered` as for rx_place().
 struct Read {
     std::uint32_t bytes = 0; ///< 0: nothing to read
@@ -79,12 +84,14 @@ std::uint16_t rx_burst_tap(void* rx_queue, rte_mbuf** packets, std::uint16_t n)
     std::uint16_t received = 0;
     if (!queue.running)
         return 0;
-    for (std::uint16_t tries = 0; tries < n; ++tries) {
+    std::uint32_t bytes = 0;
+    for (std::uint16_t tries = 0; tries < n && bytes < kBurstBytes; ++tries) {
         Read read{.bytes = queue.pending};
         if (read.bytes == 0)
             read = read_frame(queue);
         if (read.bytes == 0)
             break;
+        bytes += read.bytes;
         if (read.truncated) {
             ++queue.stats.truncated;
             continue;

@@ -81,6 +81,35 @@ int set_pools(RxQueue& queue, const rte_eth_rxseg_split& head, const rte_eth_rxs
     return map_pool(payload.mp, queue.payload_map);
 }
 
+/// Take n payload mbufs, those first that were got ahead.
+bool take_fragments(RxQueue& queue, rte_mbuf** to, std::uint32_t n)
+{
+    const std::uint32_t ahead = std::min<std::uint32_t>(n, queue.ahead_count);
+    if (n > ahead && rte_mempool_get_bulk(queue.payload_pool, reinterpret_cast<void**>(to + ahead),
+                                          n - ahead) != 0)
+        return false;
+    std::copy_n(queue.ahead + queue.ahead_first, ahead, to);
+    queue.ahead_first = static_cast<std::uint16_t>(queue.ahead_first + ahead);
+    queue.ahead_count = static_cast<std::uint16_t>(queue.ahead_count - ahead);
+    return true;
+}
+
+/// Where a region is gone through from end to end, mbufs are as cold as what they are for. They
+/// come into the cache while the kernel copies the frame before theirs.
+void get_ahead(RxQueue& queue, std::uint32_t n)
+{
+    n = std::min(n, kAhead);
+    if (queue.ahead_count != 0 ||
+        rte_mempool_get_bulk(queue.payload_pool, reinterpret_cast<void**>(queue.ahead), n) != 0)
+        return;
+    queue.ahead_first = 0;
+    queue.ahead_count = static_cast<std::uint16_t>(n);
+    for (std::uint32_t i = 0; i < n; ++i) {
+        rte_mbuf_prefetch_part1(queue.ahead[i]);
+        rte_mbuf_prefetch_part2(queue.ahead[i]);
+    }
+}
+
 } // namespace
 
 int rx_queue_configure(RxQueue& queue, const rte_eth_rxconf& conf, rte_mempool* pool,
@@ -176,22 +205,23 @@ bool rx_ready_fragments(RxQueue& queue, std::uint32_t need)
         return false;
     std::memmove(queue.fragment, queue.fragment + queue.fragment_first, have * sizeof(Fragment));
     queue.fragment_first = 0;
-    void* objects[kMaxFragments];
+    rte_mbuf* taken[kMaxFragments];
     const bool super_frames = (queue.offloads & RTE_ETH_RX_OFFLOAD_TCP_LRO) != 0;
     std::uint32_t n = std::min(need + (super_frames ? 0 : kSpareFragments), kMaxFragments) - have;
-    if (rte_mempool_get_bulk(queue.payload_pool, objects, n) != 0) {
+    if (!take_fragments(queue, taken, n)) {
         n = need - have;
-        if (rte_mempool_get_bulk(queue.payload_pool, objects, n) != 0)
+        if (!take_fragments(queue, taken, n))
             return false;
     }
     for (std::uint32_t i = 0; i < n; ++i) {
-        auto* m = static_cast<rte_mbuf*>(objects[i]);
+        rte_mbuf* m = taken[i];
         std::byte* data = queue.payload_map.reachable()
                               ? queue.payload_map.cpu(m->buf_addr) + queue.payload_offset
                               : nullptr;
         queue.fragment[have + i] = {m, data};
     }
     queue.fragments = static_cast<std::uint16_t>(have + n);
+    get_ahead(queue, n);
     return true;
 }
 
@@ -202,6 +232,8 @@ void rx_queue_drain(RxQueue& queue)
     for (; queue.fragments != 0; --queue.fragments)
         rte_mempool_put(queue.payload_pool, queue.fragment[queue.fragment_first++].mbuf);
     queue.fragment_first = 0;
+    for (; queue.ahead_count != 0; --queue.ahead_count)
+        rte_mempool_put(queue.payload_pool, queue.ahead[queue.ahead_first++]);
     for (; queue.lower_count != 0; --queue.lower_count)
         rte_pktmbuf_free(queue.lower[queue.lower_first++]);
     queue.lower_first = 0;

@@ -2,6 +2,7 @@
 // A stream of the kernel's TCP, to devmem-ncat behind a TAP and to the kernel's own receiver.
 #include "test/bench/e2e_process.h"
 #include "test/bench/e2e_wire.h"
+#include "test/bench/eal.h"
 #include "test/bench/modes.h"
 
 #include <fcntl.h>
@@ -41,8 +42,13 @@ struct Cell {
     unsigned flows = 1;
     unsigned queues = 1;
     unsigned senders = 1;
-    std::uint64_t held = 0; ///< bytes of tokens, or of the kernel receiver's arena
+    std::uint64_t held = 0;   ///< bytes of tokens, or of the kernel receiver's arena
+    bool small_pages = false; ///< that is not on hugepages, either of them
+    bool asked = false;       ///< and so measured more often
     std::vector<Receiver> receivers{kDevmem, kVethRecv};
+
+    /// A connection is given half of the region; what it has in flight comes on top.
+    std::uint64_t region_bytes() const { return 2 * held + 256 * kMiB; }
 
     Json params(Receiver receiver) const
     {
@@ -56,7 +62,7 @@ struct Cell {
     }
 };
 
-/// Of one round each.
+/// Of one run each.
 struct Samples {
     std::vector<double> gbps;
     std::vector<double> cpu; ///< receiver's seconds per GiB
@@ -72,17 +78,22 @@ public:
             throw std::runtime_error("e2e: two CPUs are needed, one to send and one to receive");
         const bool two_queues = cpus_.size() >= kCpusForTwoQueues;
         cells_ = {
-            {.mtu = 1500, .tso = true, .receivers = {kDevmem, kVethRecv, kLoRecv, kVethTrunc}},
-            {.mtu = 1500, .tso = false},
+            {.mtu = 1500,
+             .tso = true,
+             .asked = true,
+             .receivers = {kDevmem, kVethRecv, kLoRecv, kVethTrunc}},
+            {.mtu = 1500, .tso = false, .asked = true},
             {.mtu = 9000, .tso = true},
-            {.mtu = 9000, .tso = false},
+            {.mtu = 9000, .tso = false, .asked = true},
             {.mtu = 65521, .tso = true},
             {.mtu = 1500, .tso = true, .flows = 8},
             {.mtu = 1500, .tso = true, .flows = 64},
             {.mtu = 1500, .tso = true, .flows = 64, .queues = 2, .receivers = {kDevmem}},
-            {.mtu = 1500, .tso = true, .held = 64 * kMiB},
-            {.mtu = 1500, .tso = true, .held = 1024 * kMiB},
+            {.mtu = 1500, .tso = true, .held = 64 * kMiB, .asked = true},
+            {.mtu = 1500, .tso = true, .held = 1024 * kMiB, .asked = true},
         };
+        for (Cell& cell : cells_)
+            cell.small_pages = cell.held != 0 && free_hugepage_bytes() < cell.region_bytes();
         for (const unsigned queues : {1u, 2u}) {
             if (two_queues)
                 cells_.push_back({.mtu = 1500,
@@ -96,17 +107,25 @@ public:
 
     void round()
     {
+        constexpr unsigned kAsked = 3;
         for (const Cell& cell : cells_) {
-            // Another one first in each round.
-            const std::size_t n = cell.receivers.size();
-            for (std::size_t i = 0; i < n; ++i)
-                measure(cell, cell.receivers[(i + rounds_) % n]);
+            for (unsigned time = 0; time < (cell.asked ? kAsked : 1); ++time) {
+                // Another one first each time.
+                const std::size_t n = cell.receivers.size();
+                for (std::size_t i = 0; i < n; ++i)
+                    measure(cell, cell.receivers[(i + turn_) % n]);
+                ++turn_;
+            }
         }
-        ++rounds_;
     }
 
     void report(Report& report) const
     {
+        for (const Cell& cell : cells_) {
+            if (cell.held != 0)
+                report.conditions["hugepages_held_" + std::to_string(cell.held / kMiB)] =
+                    !cell.small_pages;
+        }
         for (const bool cpu : {false, true}) {
             for (const Cell& cell : cells_) {
                 for (const Receiver receiver : cell.receivers) {
@@ -188,10 +207,10 @@ private:
                                          "--connections",
                                          std::to_string(cell.flows),
                                          "--json"};
-        if (cell.held != 0) // a connection is given half of the region
-            command.insert(command.end(),
-                           {"--hold", std::to_string(cell.held), "-m",
-                            "opaque:size=" + std::to_string(2 * cell.held + 256 * kMiB)});
+        if (cell.held != 0)
+            command.insert(command.end(), {"--hold", std::to_string(cell.held), "-m",
+                                           "opaque:size=" + std::to_string(cell.region_bytes()) +
+                                               ",huge=" + (cell.small_pages ? "no" : "yes")});
         std::unique_ptr<Process> ncat;
         {
             const Inside inside(wires_.near);
@@ -217,6 +236,8 @@ private:
             command.push_back("--trunc");
         if (cell.held != 0)
             command.insert(command.end(), {"--arena", std::to_string(cell.held)});
+        if (cell.small_pages)
+            command.push_back("--small-pages");
         if (!lo)
             wires_.set_veth(cell.mtu, cell.tso);
         std::unique_ptr<Process> sink;
@@ -276,7 +297,7 @@ private:
     const Wires wires_;
     std::vector<Cell> cells_;
     std::map<Key, Samples> samples_;
-    std::size_t rounds_ = 0;
+    std::size_t turn_ = 0;
 };
 
 /* ---------------------------------------------------------------- limits */

@@ -38,6 +38,8 @@ std::string lcores()
     return map;
 }
 
+} // namespace
+
 std::uint64_t free_hugepage_bytes()
 {
     std::uint64_t pages = 0, kib = 0;
@@ -50,8 +52,6 @@ std::uint64_t free_hugepage_bytes()
     }
     return pages * kib * 1024;
 }
-
-} // namespace
 
 void start_eal()
 {

@@ -3,13 +3,15 @@
 // to one cache-hot buffer. One JSON object on stdout at the end.
 //
 //     blast --connect HOST:PORT --size N|--seconds S [--flows N] [--cc NAME] [--cpu N] [--hash]
-//     blast --sink HOST:PORT [--flows N] [--arena SIZE|--trunc] [--cc NAME] [--cpu N] [--hash]
+//     blast --sink HOST:PORT [--flows N] [--arena SIZE [--small-pages]|--trunc] [--cc NAME]
+//           [--cpu N] [--hash]
 //
 // What is sent: a fixed pseudo-random block, over and over, its stream position stamped into every
 // 4 KiB so that no part of the stream equals another. --size is what all flows send together.
 //
 // --arena: receive into a ring of that size instead, so that the bytes are where a consumer who
-// keeps them would have them. --trunc: MSG_TRUNC, the bytes are copied nowhere.
+// keeps them would have them; --small-pages: not on hugepages. --trunc: MSG_TRUNC, the bytes are
+// copied nowhere.
 #include <openssl/evp.h>
 
 #include <arpa/inet.h>
@@ -52,6 +54,7 @@ struct Options {
     int cpu = -1;
     bool hash = false;
     bool trunc = false;
+    bool small_pages = false;
 };
 
 [[noreturn]] void die(const std::string& what, int status = 1)
@@ -94,8 +97,10 @@ Options parse(int argc, char** argv)
     Options options;
     for (int i = 1; i < argc; ++i) {
         const std::string_view arg = argv[i];
-        if (arg == "--hash" || arg == "--trunc") {
-            (arg == "--hash" ? options.hash : options.trunc) = true;
+        if (arg == "--hash" || arg == "--trunc" || arg == "--small-pages") {
+            (arg == "--hash"    ? options.hash
+             : arg == "--trunc" ? options.trunc
+                                : options.small_pages) = true;
             continue;
         }
         if (i + 1 == argc) {
@@ -388,8 +393,8 @@ int send_streams(const Options& options)
     return 0;
 }
 
-/// Memory that is there: no page fault while it is measured, and as few TLB misses as can be.
-std::uint8_t* populated(std::size_t bytes)
+/// Memory that is there: no page fault while it is measured. On hugepages if they are to be had.
+std::uint8_t* populated(std::size_t bytes, bool small_pages)
 {
     constexpr std::size_t kHugepage = 2u << 20;
     void* memory = mmap(nullptr, bytes + kHugepage, PROT_READ | PROT_WRITE,
@@ -399,7 +404,7 @@ std::uint8_t* populated(std::size_t bytes)
     }
     const auto at = reinterpret_cast<std::uintptr_t>(memory);
     auto* begin = static_cast<std::uint8_t*>(memory) + (kHugepage - at % kHugepage) % kHugepage;
-    madvise(begin, bytes, MADV_HUGEPAGE);
+    madvise(begin, bytes, small_pages ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
     if (madvise(begin, bytes, MADV_POPULATE_WRITE) != 0) {
         die_errno("--arena");
     }
@@ -411,7 +416,7 @@ int receive_streams(const Options& options)
 {
     const AddrInfo address = resolve(options.sink);
     const std::size_t room = std::max<std::uint64_t>(options.arena, kBlock);
-    std::uint8_t* const buffer = populated(room);
+    std::uint8_t* const buffer = populated(room, options.small_pages);
     const int listener = open_socket(*address, options.cc);
     const int on = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));

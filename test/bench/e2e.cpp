@@ -92,8 +92,10 @@ public:
             {.mtu = 1500, .tso = true, .held = 64 * kMiB, .asked = true},
             {.mtu = 1500, .tso = true, .held = 1024 * kMiB, .asked = true},
         };
+        // Hugepages are for mbufs first: devmem-ncat wants half of its region's size for them.
         for (Cell& cell : cells_)
-            cell.small_pages = cell.held != 0 && free_hugepage_bytes() < cell.region_bytes();
+            cell.small_pages =
+                cell.held != 0 && free_hugepage_bytes() < cell.region_bytes() / 2 * 3 + 256 * kMiB;
         for (const unsigned queues : {1u, 2u}) {
             if (two_queues)
                 cells_.push_back({.mtu = 1500,

@@ -235,6 +235,28 @@ TEST_P(Rx, SuperFramesArriveWhole)
     EXPECT_EQ(xstat("rx_lro_packets"), 4u);
 }
 
+TEST_P(Rx, ABurstEndsWhereASenderWouldWait)
+{
+    start({.offloads = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_TCP_LRO |
+                       RTE_ETH_RX_OFFLOAD_TCP_CKSUM,
+           .fragments = 2048});
+    constexpr unsigned kFrames = 20;
+    constexpr std::size_t kMost = 512 << 10;
+    const Shape shape{.tcp_options = 12, .payload = 44 * 1448};
+    Made made = make_frame(shape);
+    for (unsigned i = 0; i < kFrames; ++i)
+        peer_->send(made.bytes, super_frame(made, shape, 1448));
+    for (unsigned left = kFrames; left != 0;) {
+        rte_mbuf* packets[32];
+        const std::uint16_t n = rte_eth_rx_burst(port_, 0, packets, 32);
+        EXPECT_EQ(n, std::min<std::size_t>(left, kMost / made.bytes.size() + 1));
+        for (std::uint16_t i = 0; i < n; ++i)
+            expect_split(packets[i], made.bytes, made.header);
+        ASSERT_GT(n, 0u);
+        left -= n;
+    }
+}
+
 TEST_P(Rx, WithoutLroTheKernelSegments)
 {
     start({.offloads = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT});

@@ -33,6 +33,8 @@ constexpr char kPort[] = "5201";
 /// The default of many a machine, bbr, paces what is measured here.
 constexpr char kCongestionControl[] = "cubic";
 
+constexpr unsigned kAsked = 3;
+
 enum Receiver { kDevmem, kVethRecv, kLoRecv, kVethTrunc };
 constexpr const char* kReceiverNames[]{"devmem", "veth", "loopback", "veth, MSG_TRUNC"};
 
@@ -44,11 +46,13 @@ struct Cell {
     unsigned senders = 1;
     std::uint64_t held = 0;   ///< bytes of tokens, or of the kernel receiver's arena
     bool small_pages = false; ///< that is not on hugepages, either of them
-    bool asked = false;       ///< and so measured more often
+    unsigned times = 1;       ///< in a round: more often where something is asked
     std::vector<Receiver> receivers{kDevmem, kVethRecv};
 
     /// A connection is given half of the region; what it has in flight comes on top.
     std::uint64_t region_bytes() const { return 2 * held + 256 * kMiB; }
+    /// Memory that is held is gone through many times: the first is about page tables.
+    double runs() const { return kRun * (1 + static_cast<double>(held) / (256 * kMiB)); }
 
     Json params(Receiver receiver) const
     {
@@ -71,7 +75,7 @@ struct Samples {
 class Bench {
 public:
     Bench(const Options& options)
-        : cpus_(bench_cpus()), seconds_(std::to_string(kRun * options.seconds)),
+        : cpus_(bench_cpus()), seconds_(options.seconds),
           ncat_(built("apps/devmem-ncat/devmem-ncat")), blast_(built("test/tools/blast"))
     {
         if (cpus_.size() < 2)
@@ -80,17 +84,17 @@ public:
         cells_ = {
             {.mtu = 1500,
              .tso = true,
-             .asked = true,
+             .times = kAsked,
              .receivers = {kDevmem, kVethRecv, kLoRecv, kVethTrunc}},
-            {.mtu = 1500, .tso = false, .asked = true},
+            {.mtu = 1500, .tso = false, .times = kAsked},
             {.mtu = 9000, .tso = true},
-            {.mtu = 9000, .tso = false, .asked = true},
+            {.mtu = 9000, .tso = false, .times = kAsked},
             {.mtu = 65521, .tso = true},
             {.mtu = 1500, .tso = true, .flows = 8},
             {.mtu = 1500, .tso = true, .flows = 64},
             {.mtu = 1500, .tso = true, .flows = 64, .queues = 2, .receivers = {kDevmem}},
-            {.mtu = 1500, .tso = true, .held = 64 * kMiB, .asked = true},
-            {.mtu = 1500, .tso = true, .held = 1024 * kMiB, .asked = true},
+            {.mtu = 1500, .tso = true, .held = 64 * kMiB, .times = kAsked},
+            {.mtu = 1500, .tso = true, .held = 1024 * kMiB},
         };
         // Hugepages are for mbufs first: devmem-ncat wants half of its region's size for them.
         for (Cell& cell : cells_)
@@ -109,9 +113,8 @@ public:
 
     void round()
     {
-        constexpr unsigned kAsked = 3;
         for (const Cell& cell : cells_) {
-            for (unsigned time = 0; time < (cell.asked ? kAsked : 1); ++time) {
+            for (unsigned time = 0; time < cell.times; ++time) {
                 // Another one first each time.
                 const std::size_t n = cell.receivers.size();
                 for (std::size_t i = 0; i < n; ++i)
@@ -171,10 +174,10 @@ private:
             const Inside inside(wires_.near);
             for (unsigned i = 0; i < cell.senders; ++i)
                 senders.push_back(std::make_unique<Process>(
-                    std::vector<std::string>{blast_, "--connect",
-                                             std::string(address) + ":" + kPort, "--cc",
-                                             kCongestionControl, "--seconds", seconds_, "--flows",
-                                             std::to_string(cell.flows / cell.senders)},
+                    std::vector<std::string>{
+                        blast_, "--connect", std::string(address) + ":" + kPort, "--cc",
+                        kCongestionControl, "--seconds", std::to_string(cell.runs() * seconds_),
+                        "--flows", std::to_string(cell.flows / cell.senders)},
                     std::vector{cpus_[i]}));
         }
         std::uint64_t sent = 0;
@@ -295,7 +298,8 @@ private:
     }
 
     const std::vector<unsigned> cpus_;
-    const std::string seconds_, ncat_, blast_;
+    const double seconds_;
+    const std::string ncat_, blast_;
     const Wires wires_;
     std::vector<Cell> cells_;
     std::map<Key, Samples> samples_;

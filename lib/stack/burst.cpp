@@ -153,7 +153,8 @@ bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
 {
     const rte_mbuf* const first = burst_[train.first];
     const std::uint32_t header_bytes = rte_pktmbuf_data_len(m);
-    if (header_bytes != rte_pktmbuf_data_len(first))
+    // A packet that lies in the payload pool whole may not be looked at.
+    if (m->pool != header_pool_ || header_bytes != rte_pktmbuf_data_len(first))
         return false;
     wire::PlainSegment& segment = train.segment;
     const auto* const head = rte_pktmbuf_mtod(m, const std::uint8_t*);
@@ -161,7 +162,7 @@ bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
     const std::uint8_t* const tcp = head + l4;
     if (wire::load32(tcp + 4) != segment.seq + segment.text_bytes) // as most of other connections
         return false;
-    if (shape(m) != shape(first) || m->ol_flags != first->ol_flags || m->pool != header_pool_ ||
+    if (shape(m) != shape(first) || m->ol_flags != first->ol_flags ||
         (m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) != RTE_MBUF_F_RX_IP_CKSUM_GOOD)
         return false;
     const rte_mbuf* const text = m->next;

@@ -37,7 +37,8 @@ constexpr std::uint16_t kPort = 7; ///< what the peers know
 constexpr wire::Mac kOurMac{0x02, 0, 0, 0, 0, 1}, kPeerMac{0x02, 0, 0, 0, 0, 2};
 constexpr wire::Ip kOurs{4, {10, 0, 0, 1}}, kPeer{4, {10, 0, 0, 2}};
 constexpr std::size_t kPeers = 4;
-constexpr std::uint32_t kPortKeeps = 64; ///< fragments, of one frame of the largest kind
+/// Fragments: of one frame of the largest kind, and what it gets ahead for the next.
+constexpr std::uint32_t kPortKeeps = 64 + 48;
 
 /// The input, a number at a time; zeros when it is used up.
 class Input {

@@ -4,6 +4,7 @@
 #include "lib/wire/bytes.h"
 #include "lib/wire/ipv6_extensions.h"
 #include "lib/wire/layout.h"
+#include "lib/wire/plain.h"
 #include "lib/wire/tcp_options_codec.h"
 #include "lib/wire/view.h"
 
@@ -79,16 +80,6 @@ inline Verdict parse_l4(const View& view, std::uint32_t l4, std::uint32_t end,
     return Verdict::kIpProtocol;
 }
 
-/// Of a header without options. All ones is all ones in either byte order, so nothing is swapped.
-inline bool ipv4_checksum_good(const std::uint8_t* ip)
-{
-    std::uint32_t word[5];
-    std::memcpy(word, ip, sizeof word);
-    const std::uint64_t wide = std::uint64_t{word[0]} + word[1] + word[2] + word[3] + word[4];
-    return checksum_fold(static_cast<std::uint32_t>((wide & 0xffff) + (wide >> 16 & 0xffff) +
-                                                    (wide >> 32))) == 0;
-}
-
 using Pair [[gnu::vector_size(16)]] = std::uint64_t;
 
 /// In one store of 16 bytes. The lookup of the flow reads the address at once, and a read of what
@@ -115,7 +106,7 @@ inline Verdict parse_ipv4(const View& view, std::uint32_t l3, Packet* packet)
     if (!view.has(l3 + header))
         return view.lacks(l3 + header, packet);
 
-    if (header == kIpv4Bytes ? !ipv4_checksum_good(ip)
+    if (header == kIpv4Bytes ? !plain_ipv4_checksum_good(ip)
                              : checksum_fold(checksum_add(0, {ip, header})) != 0)
         return Verdict::kIpChecksum;
 

@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -26,26 +27,21 @@ public:
 
     T& operator[](std::size_t i) { return items_[i]; }
     const T& operator[](std::size_t i) const { return items_[i]; }
-    T* get() { return items_.get(); }
-    const T* get() const { return items_.get(); }
 
 private:
     static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
     static T* allocate(std::size_t size)
     {
-        const std::size_t bytes = size * sizeof(T);
-        const bool large = bytes >= kHugePage;
-        const std::size_t alignment = large ? kHugePage
-                                      : alignof(std::max_align_t) > alignof(T)
-                                          ? alignof(std::max_align_t)
-                                          : alignof(T);
-        void* const memory =
-            std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+        const bool large = size * sizeof(T) >= kHugePage;
+        const std::size_t alignment =
+            large ? kHugePage : std::max(alignof(std::max_align_t), alignof(T));
+        const std::size_t bytes = (size * sizeof(T) + alignment - 1) / alignment * alignment;
+        void* const memory = std::aligned_alloc(alignment, bytes);
         if (memory == nullptr)
             throw std::bad_alloc();
         if (large) // a wish
-            madvise(memory, (bytes + alignment - 1) / alignment * alignment, MADV_HUGEPAGE);
+            madvise(memory, bytes, MADV_HUGEPAGE);
         return static_cast<T*>(memory);
     }
 

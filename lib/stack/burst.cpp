@@ -17,16 +17,6 @@ using namespace devmem;
 
 namespace {
 
-/// The port has checked it, or vouches for the data although the field in the packet is not it.
-bool vouched(std::uint64_t flags)
-{
-    const std::uint64_t l4 = flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
-    return l4 == RTE_MBUF_F_RX_L4_CKSUM_GOOD || l4 == RTE_MBUF_F_RX_L4_CKSUM_NONE;
-}
-
-/// Far below any window: sequence arithmetic stays safe.
-constexpr std::uint32_t kLongestTrain = 1u << 20;
-
 /// Headers as they lie in a packet, from the Ethernet type on, in pieces of 16 bytes: 12 bytes of
 /// Ethernet before, then IP, TCP and timestamps.
 constexpr std::uint32_t kFrom = 12;

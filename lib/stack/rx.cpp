@@ -154,8 +154,7 @@ void devmem_shard::receive(rte_mbuf* m)
 bool devmem_shard::checksum_good(const rte_mbuf* m, const wire::Packet& packet)
 {
     const std::uint64_t flag = m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
-    // NONE is the port's word that the data is intact although the field in the packet is not.
-    if (flag == RTE_MBUF_F_RX_L4_CKSUM_GOOD || flag == RTE_MBUF_F_RX_L4_CKSUM_NONE) [[likely]]
+    if (vouched(m->ol_flags)) [[likely]]
         return true;
     if (flag == RTE_MBUF_F_RX_L4_CKSUM_BAD)
         return false;
@@ -399,12 +398,10 @@ bool devmem_shard::joins_pending(std::uint32_t slot, const tcp::Segment& segment
 {
     const Pending& p = pending_;
     constexpr std::uint8_t kPlain = tcp::kAck | tcp::kPsh;
-    constexpr std::uint32_t kMost = 1u
-                                    << 20; // far below any window: sequence arithmetic stays safe
     return p.slot == slot && segment.len != 0 && p.segment.len != 0 &&
            ((p.segment.flags | segment.flags) & ~kPlain) == 0 &&
            segment.seq == p.segment.seq + p.segment.len && segment.ack == p.segment.ack &&
-           segment.window == p.segment.window && p.segment.len + segment.len <= kMost &&
+           segment.window == p.segment.window && p.segment.len + segment.len <= kLongestTrain &&
            options == p.options;
 }
 

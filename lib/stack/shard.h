@@ -19,6 +19,8 @@
 
 #include <devmem/devmem.h>
 
+#include <rte_mbuf_core.h>
+
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -81,6 +83,9 @@ private:
     static constexpr std::uint32_t kNoSlot = UINT32_MAX;
     static constexpr unsigned kBurst = 64;
     static constexpr unsigned kListeners = 16;
+    /// Bytes told to the engine as one segment. Far below any window: sequence arithmetic stays
+    /// safe.
+    static constexpr std::uint32_t kLongestTrain = 1u << 20;
     /// Ethernet with two VLAN tags, and the largest IP packet.
     static constexpr std::uint32_t kLargestFrame = 14 + 8 + 40 + 65535;
     /// Runs a pending segment may have. The largest frame, 64 KiB in fragments of 64 bytes, makes
@@ -152,6 +157,13 @@ private:
 
     // burst.cpp
     unsigned receive_burst();
+    /// Whether the port has checked a packet's text, or gives its word (NONE) that the text is
+    /// intact although the checksum in the packet is not.
+    static bool vouched(std::uint64_t ol_flags)
+    {
+        const std::uint64_t l4 = ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
+        return l4 == RTE_MBUF_F_RX_L4_CKSUM_GOOD || l4 == RTE_MBUF_F_RX_L4_CKSUM_NONE;
+    }
     bool plain(const rte_mbuf* m, devmem::wire::PlainSegment* segment) const;
     bool follows(const rte_mbuf* m, Train& train) const;
     unsigned form_trains(unsigned packets);

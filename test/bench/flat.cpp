@@ -119,16 +119,7 @@ Point receiving(Json params, Receiver& receiver)
 bool alloc_and_free(devmem::PagePool& pool, unsigned lane)
 {
     std::array<devmem::FragmentRun, kInFlight> runs;
-    unsigned count = 0;
-    for (unsigned i = 0; i < kInFlight; i += kBurst) {
-        const unsigned got = pool.alloc_runs(lane, kBurst, runs.data() + count);
-        if (got == 0)
-            return false;
-        count += got;
-    }
-    for (unsigned i = 0; i < count; ++i)
-        pool.free_run(lane, runs[i]);
-    return true;
+    return take_and_put_back(pool, lane, kBurst, runs);
 }
 
 /// The pool alone, whose state is all that a region's size changes.

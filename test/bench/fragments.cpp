@@ -22,4 +22,19 @@ Fragments make_fragments(std::uint32_t fragments, std::uint32_t per_page)
     return pool;
 }
 
+bool take_and_put_back(devmem::PagePool& pool, unsigned lane, unsigned bulk,
+                       std::span<devmem::FragmentRun> runs)
+{
+    unsigned count = 0;
+    for (std::size_t i = 0; i < runs.size(); i += bulk) {
+        const unsigned got = pool.alloc_runs(lane, bulk, runs.data() + count);
+        if (got == 0)
+            return false;
+        count += got;
+    }
+    for (unsigned i = 0; i < count; ++i)
+        pool.free_run(lane, runs[i]);
+    return true;
+}
+
 } // namespace bench

@@ -13,6 +13,7 @@
 #include <array>
 #include <memory>
 #include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -174,15 +175,8 @@ bool alloc_and_free(devmem::PagePool& pool, unsigned lane, unsigned keep)
 {
     std::array<devmem::FragmentRun, kPinnedKeep> runs;
     for (unsigned done = 0; done < std::max(kPerTurn, keep); done += keep) {
-        unsigned count = 0;
-        for (unsigned i = 0; i < keep; i += kFragmentBulk) {
-            const unsigned got = pool.alloc_runs(lane, kFragmentBulk, runs.data() + count);
-            if (got == 0)
-                return false;
-            count += got;
-        }
-        for (unsigned i = 0; i < count; ++i)
-            pool.free_run(lane, runs[i]);
+        if (!take_and_put_back(pool, lane, kFragmentBulk, std::span(runs).first(keep)))
+            return false;
     }
     return true;
 }

@@ -40,6 +40,11 @@ unsigned devmem_shard_poll(devmem_shard* shard, devmem_event* events, unsigned n
     return shard->poll(events, n, busy);
 }
 
+unsigned devmem_shard_events(devmem_shard* shard, devmem_event* events, unsigned n)
+{
+    return shard->drain_events(events, n);
+}
+
 int devmem_listen(devmem_shard* shard, std::uint16_t port, unsigned backlog,
                   devmem_listener_t* listener)
 {
@@ -79,6 +84,12 @@ int devmem_conn_set(devmem_shard* shard, devmem_conn_t conn, const devmem_conn_c
 int devmem_recv(devmem_shard* shard, devmem_conn_t conn, devmem_token* tokens, unsigned n)
 {
     return shard->recv(conn, tokens, n);
+}
+
+unsigned devmem_recv_burst(devmem_shard* shard, devmem_conn_t* conns, devmem_token* tokens,
+                           unsigned n)
+{
+    return shard->recv_burst(conns, tokens, n);
 }
 
 int devmem_token_return(const devmem_token* tokens, unsigned n)

@@ -40,6 +40,12 @@ struct Entry {
 std::array<Entry, 256> table;
 std::mutex table_lock;
 
+void log_stale(const devmem_token& token)
+{
+    DEVMEM_LOG(ERR, "token %#llx returned although it is not out: returned twice, or never given",
+               static_cast<unsigned long long>(token.id));
+}
+
 } // namespace
 
 int PayloadPool::create(const Config& config, PayloadPool** made, std::string& error)
@@ -243,12 +249,12 @@ std::uint64_t PayloadPool::token_id(std::uint32_t generation, std::uint32_t slot
            slot;
 }
 
-/// Device fragments of one page on their way back: many tokens, one put.
+/// Tokens on their way back: those of a page are one put.
 struct PayloadPool::Returning {
+    bool alone; ///< no other thread returns or splits tokens
     std::uint32_t page = 0;
-    std::uint64_t mask = 0;
-    std::uint32_t fragments = 0; ///< returned in this call
-    bool exclusive = false;      ///< may add to by_connection so
+    std::uint64_t mask = 0;      ///< device fragments of that page
+    std::uint32_t fragments = 0; ///< of the device, in this call
 };
 
 void PayloadPool::put(Returning& returning)
@@ -269,9 +275,13 @@ bool PayloadPool::return_one(std::uint64_t id, Returning& returning)
     const std::uint32_t connection = slot.connection;
     const std::uint32_t first = first_of(index);
     const std::uint32_t count = tag & kCountMask;
+    if (count == 0 || tag >> kTagShift != generation)
+        return false;
     // Of two threads that return the same token, the exchange lets one through.
-    if (count == 0 || tag >> kTagShift != generation ||
-        !slot.tag.compare_exchange_strong(tag, generation << kTagShift, std::memory_order_acq_rel))
+    if (returning.alone) [[likely]]
+        slot.tag.store(generation << kTagShift, std::memory_order_release);
+    else if (!slot.tag.compare_exchange_strong(tag, generation << kTagShift,
+                                               std::memory_order_acq_rel))
         return false;
     const std::uint32_t returned = count - ((tag & kShares) != 0 ? 1 : 0);
     if (first < device_layout_.fragments) {
@@ -289,7 +299,7 @@ bool PayloadPool::return_one(std::uint64_t id, Returning& returning)
         host_returned_.fetch_add(returned, std::memory_order_relaxed);
     }
     tcp::Returned& by_connection = returns_->by_connection[connection];
-    if (returning.exclusive) [[likely]]
+    if (returning.alone) [[likely]]
         by_connection.add_exclusive(returned);
     else
         by_connection += returned;
@@ -314,6 +324,7 @@ int PayloadPool::split(devmem_token* token, std::uint32_t at, devmem_token* rest
     const auto generation = static_cast<std::uint32_t>(token->id >> kGenerationShift);
     if (index >= fragments() + kSplitSlots)
         return -ESTALE;
+    const Bias::Use use(returns_->bias);
     const std::lock_guard guard(split_lock_);
     Slot& slot = slots_[index];
     std::uint32_t tag = slot.tag.load(std::memory_order_acquire);
@@ -407,6 +418,26 @@ std::uint64_t PayloadPool::token_mask(bool host, std::uint32_t page) const
     return mask;
 }
 
+/// Tokens that name this pool. @return how many were out
+std::uint32_t PayloadPool::return_several(std::span<const devmem_token> tokens)
+{
+    const Bias::Use use(returns_->bias);
+    Returning returning{.alone = use.alone()};
+    std::uint32_t good = 0;
+    for (const devmem_token& token : tokens) {
+        if (return_one(token.id, returning)) [[likely]] {
+            good++;
+            continue;
+        }
+        returns_->stale.fetch_add(1, std::memory_order_relaxed);
+        log_stale(token);
+    }
+    put(returning);
+    if (returning.fragments != 0)
+        device_returned_.fetch_add(returning.fragments, std::memory_order_release);
+    return good;
+}
+
 int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)
 {
     bool stale = false;
@@ -416,29 +447,16 @@ int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)
         entry.pins.fetch_add(1, std::memory_order_seq_cst);
         PayloadPool* pool = entry.pool.load(std::memory_order_seq_cst);
 
+        const unsigned begin = i;
+        while (i < n && static_cast<std::uint8_t>(tokens[i].id >> kPoolShift) == index)
+            i++;
         std::uint32_t good = 0;
-        Returning returning;
-        std::atomic_flag* const exclusive = pool != nullptr ? &pool->returns_->exclusive : nullptr;
-        returning.exclusive =
-            pool != nullptr && !exclusive->test_and_set(std::memory_order_acquire);
-        for (; i < n && static_cast<std::uint8_t>(tokens[i].id >> kPoolShift) == index; i++) {
-            if (pool != nullptr && pool->return_one(tokens[i].id, returning)) {
-                good++;
-                continue;
-            }
-            stale = true;
-            if (pool != nullptr)
-                pool->returns_->stale.fetch_add(1, std::memory_order_relaxed);
-            DEVMEM_LOG(
-                ERR, "token %#llx returned although it is not out: returned twice, or never given",
-                static_cast<unsigned long long>(tokens[i].id));
-        }
-        if (returning.exclusive)
-            exclusive->clear(std::memory_order_release);
-        if (returning.mask != 0) {
-            pool->put(returning);
-            pool->device_returned_.fetch_add(returning.fragments, std::memory_order_release);
-        }
+        if (pool != nullptr)
+            good = pool->return_several(std::span(tokens + begin, i - begin));
+        else
+            for (unsigned j = begin; j < i; j++)
+                log_stale(tokens[j]);
+        stale |= good != i - begin;
         entry.pins.fetch_sub(1, std::memory_order_seq_cst);
         if (good != 0)
             pool->drop(good);

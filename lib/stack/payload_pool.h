@@ -5,6 +5,7 @@
 #include "drivers/mempool/page_pool/page_pool_mempool.h"
 #include "lib/memory/flat_array.h"
 #include "lib/page_pool/page_pool.h"
+#include "lib/stack/bias.h"
 #include "lib/tcp/returned.h"
 #include "lib/tcp/run.h"
 
@@ -14,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,9 +42,8 @@ public:
         }
         /// Fragments returned by the application, ever, of each connection slot.
         FlatArray<tcp::Returned> by_connection;
-        /// Who has it may add to them exclusively. Only ever tried: who does not get it adds all
-        /// the same.
-        std::atomic_flag exclusive;
+        /// Of what ends or divides a token.
+        Bias bias;
         /// Host fragments that the engine or the application holds, of each connection slot.
         std::unique_ptr<std::atomic<std::uint32_t>[]> host_held;
         std::atomic<std::uint64_t> stale{0}; ///< refused returns
@@ -171,7 +172,8 @@ private:
     }
     void put(std::uint32_t first, std::uint32_t count);
     struct Returning;
-    void put(Returning& page);
+    void put(Returning& returning);
+    std::uint32_t return_several(std::span<const devmem_token> tokens);
     bool overlaps(const Config& config) const;
     bool return_one(std::uint64_t id, Returning& returning);
     int split(devmem_token* token, std::uint32_t at, devmem_token* rest);

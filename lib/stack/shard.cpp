@@ -301,9 +301,8 @@ unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
         leave_pools();
     if (busy != nullptr)
         *busy = worked || stats_.tx_packets != sent;
-    lap(Stage::kAck);
     const unsigned drained = drain_events(events, n);
-    lap(Stage::kEvents);
+    lap(Stage::kAck);
     return drained;
 }
 
@@ -383,6 +382,30 @@ void devmem_shard::poll_slot(std::uint32_t index)
 /// Do what the engine asks for.
 void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
 {
+    constexpr std::uint32_t kUsual = tcp::kReadable | tcp::kPoll;
+    if ((actions & ~kUsual) != 0) [[unlikely]] {
+        actions = act_rarely(index, actions);
+        if ((actions & tcp::kClosed) != 0)
+            return;
+    }
+    Slot& slot = slots_[index];
+    if ((actions & tcp::kReadable) != 0)
+        raise(index, DEVMEM_EVENT_READABLE);
+    if ((actions & tcp::kPoll) != 0) {
+        if (slot.tcp.may_rest(now_)) {
+            slot.tcp.rest(now_, stack_.tcp);
+        } else {
+            mark_dirty(index);
+            if (slot.mac_known) // poll_slot() does the rest
+                return;
+        }
+    }
+    arm(index);
+}
+
+/// What it asks for less often. @return what is to be done besides
+std::uint32_t devmem_shard::act_rarely(std::uint32_t index, std::uint32_t actions)
+{
     Slot& slot = slots_[index];
     if ((actions & tcp::kPollNow) != 0) {
         current_ = &slot;
@@ -398,8 +421,6 @@ void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
             offer(listeners_[slot.listener], handle(index));
         }
     }
-    if ((actions & tcp::kReadable) != 0)
-        raise(index, DEVMEM_EVENT_READABLE);
     if ((actions & tcp::kWritable) != 0)
         raise(index, DEVMEM_EVENT_WRITABLE);
     if ((actions & tcp::kStarved) != 0 && !slot.starved) {
@@ -407,19 +428,11 @@ void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
         starved_.push(index);
     }
     if ((actions & tcp::kClosed) != 0) {
+        if ((actions & tcp::kReadable) != 0)
+            raise(index, DEVMEM_EVENT_READABLE);
         over(index);
-        return;
     }
-    if ((actions & tcp::kPoll) != 0) {
-        if (slot.tcp.may_rest()) {
-            slot.tcp.poll(now_, ctx_);
-        } else {
-            mark_dirty(index);
-            if (slot.mac_known) // poll_slot() does the rest
-                return;
-        }
-    }
-    arm(index);
+    return actions;
 }
 
 /// Send ACKs that were delayed for long enough. One whose delay began anew since its connection
@@ -803,33 +816,41 @@ int devmem_shard::set(devmem_conn_t conn, const devmem_conn_config& config)
     return 0;
 }
 
-int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
+/// Tokens of what a connection has received. @return how many
+unsigned devmem_shard::take_tokens(std::uint32_t index, devmem_token* tokens, unsigned n)
 {
-    Slot* slot = lookup(conn);
-    if (slot == nullptr)
-        return -EBADF;
-    const auto index = static_cast<std::uint32_t>(conn);
-    current_ = slot;
+    Slot& slot = slots_[index];
+    current_ = &slot;
     unsigned count = 0;
     unsigned counted = 0;
     PayloadPool* pool = payload_;
     tcp::Run run;
-    while (count < n && slot->tcp.receive(&run, ctx_)) {
+    while (count < n && slot.tcp.receive(&run, ctx_)) {
         if (!pool->has(run.first)) [[unlikely]] {
             pool->tokens_made(count - counted);
             counted = count;
             pool = &pool_of(run.first);
         }
         pool->make_token(run, index, &tokens[count]);
-        slot->delivered += run.count;
+        slot.delivered += run.count;
         stats_.rx_fragments += run.count;
         (tokens[count].flags & DEVMEM_TOKEN_HOST ? stats_.rx_host_bytes : stats_.rx_device_bytes) +=
             run.len;
         count++;
     }
+    pool->tokens_made(count - counted);
+    stats_.tokens_delivered += count;
+    return count;
+}
+
+int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
+{
+    Slot* slot = lookup(conn);
+    if (slot == nullptr)
+        return -EBADF;
+    const auto index = static_cast<std::uint32_t>(conn);
+    const unsigned count = take_tokens(index, tokens, n);
     if (count != 0) {
-        pool->tokens_made(count - counted);
-        stats_.tokens_delivered += count;
         if (slot->tcp.readable_bytes() != 0 || slot->tcp.peer_closed())
             raise(index, DEVMEM_EVENT_READABLE);
         return static_cast<int>(count);
@@ -837,6 +858,29 @@ int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
     if (slot->tcp.peer_closed())
         return 0;
     return slot->tcp.error() != 0 ? slot->tcp.error() : -EAGAIN;
+}
+
+/// What else there is to tell of a connection stays an event, the end of its stream too.
+unsigned devmem_shard::recv_burst(devmem_conn_t* conns, devmem_token* tokens, unsigned n)
+{
+    constexpr std::uint8_t kReadable = 1u << DEVMEM_EVENT_READABLE;
+    unsigned count = 0;
+    for (std::uint32_t left = events_.size(); left != 0 && count < n; left--) {
+        const std::uint32_t index = events_.pop();
+        Slot& slot = slots_[index];
+        if ((slot.events & kReadable) != 0 && slot.owned) {
+            const devmem_conn_t conn = handle(index);
+            const unsigned end = count + take_tokens(index, tokens + count, n - count);
+            while (count < end)
+                conns[count++] = conn;
+            if (slot.tcp.readable_bytes() == 0 && !slot.tcp.peer_closed())
+                slot.events = static_cast<std::uint8_t>(slot.events & ~kReadable);
+        }
+        slot.event_queued = slot.events != 0;
+        if (slot.event_queued) [[unlikely]]
+            events_.push(index);
+    }
+    return count;
 }
 
 std::int64_t devmem_shard::send(devmem_conn_t conn, const void* data, std::size_t len)

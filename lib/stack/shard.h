@@ -50,6 +50,7 @@ struct devmem_shard final : devmem::tcp::Sink {
     devmem_shard& operator=(const devmem_shard&) = delete;
 
     unsigned poll(devmem_event* events, unsigned n, bool* busy);
+    unsigned drain_events(devmem_event* events, unsigned n);
 
     int listen(std::uint16_t port, unsigned backlog, devmem_listener_t* listener);
     int listen_close(devmem_listener_t listener);
@@ -58,6 +59,7 @@ struct devmem_shard final : devmem::tcp::Sink {
     int endpoints(devmem_conn_t conn, devmem_endpoint* local, devmem_endpoint* remote) const;
     int set(devmem_conn_t conn, const devmem_conn_config& config);
     int recv(devmem_conn_t conn, devmem_token* tokens, unsigned n);
+    unsigned recv_burst(devmem_conn_t* conns, devmem_token* tokens, unsigned n);
     std::int64_t send(devmem_conn_t conn, const void* data, std::size_t len);
     int shutdown(devmem_conn_t conn);
     int close(devmem_conn_t conn, bool abort);
@@ -227,6 +229,7 @@ private:
     void free_slot(std::uint32_t slot);
     void reap_zombies();
     void act(std::uint32_t slot, std::uint32_t actions);
+    std::uint32_t act_rarely(std::uint32_t slot, std::uint32_t actions);
     void over(std::uint32_t slot);
     void offer(Listener& listener, devmem_conn_t conn);
     void leave_backlog(Slot& slot);
@@ -247,7 +250,7 @@ private:
     void leave_pools();
     void serve_starved();
     void reclaim_from_silent();
-    unsigned drain_events(devmem_event* events, unsigned n);
+    unsigned take_tokens(std::uint32_t index, devmem_token* tokens, unsigned n);
     std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
     std::uint16_t announced_mss(std::uint8_t family, bool timestamps) const;
     std::uint16_t largest_mss(std::uint8_t family) const;

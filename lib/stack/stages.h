@@ -16,13 +16,12 @@ enum class Stage : std::uint8_t {
     kLookup,  ///< the connections
     kTcp,     ///< payload out of its mbufs, segments to the engine
     kRelease, ///< header mbufs back to their pool
-    kAck,     ///< timers, what is to be sent, and the port's taking it
-    kEvents,  ///< to the application
+    kAck,     ///< timers, what is to be sent, and the port's taking it; events
 };
 
 /// TSC cycles by stage. A look at the clock is some 20 of them.
 struct StageClock {
-    std::array<std::uint64_t, 7> cycles{};
+    std::array<std::uint64_t, 6> cycles{};
     std::uint64_t last = 0;
 
     void start() { last = rte_rdtsc(); }

@@ -197,8 +197,9 @@ public:
     Time next_deadline() const { return quiet_ ? ack_.deadline() : next_of_all_deadlines(); }
     /// Whether poll() would send an ACK.
     bool ack_due() const { return ack_.due(); }
-    /// Whether all that poll() would do is to begin the delay of an ACK.
-    bool may_rest() const { return quiet_ && !ack_.due(); }
+    /// Whether all that poll() would do is to begin the delay of an ACK: rest() does only that.
+    bool may_rest(Time now) const { return quiet_ && !ack_.due() && now < ack_.deadline(); }
+    void rest(Time now, const Config& config) { ack_.delay(now, config.delayed_ack); }
     /// Whether nothing but ACKs has a deadline.
     bool is_quiet() const { return quiet_; }
     /// Credit or returned fragments may allow a larger window: advance the right edge and ask for

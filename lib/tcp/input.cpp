@@ -388,7 +388,7 @@ void Connection::advance(std::uint32_t bytes, Call& call)
 {
     rcv_nxt_ += bytes;
     readable_ += bytes;
-    window_.received(bytes);
+    window_.received(bytes, call.ctx.config);
     call.ctx.counters.payload_bytes += bytes;
 }
 

@@ -48,12 +48,9 @@ void RcvWindow::open(const Config& config, const Credit& credit, std::uint16_t m
                      const Returned* returned)
 {
     edge_ = Seq(0);
-    limit_ = kUnscaledMax;
-    target_ = std::min({config.rcv_window_initial, config.rcv_window, limit_});
-    since_growth_ = 0;
     kept_ = 0;
     returned_ = returned;
-    scale_ = 0;
+    set_scale(config, false);
     closed_ = widened_ = lent_ = false;
     fill_ = static_cast<std::uint16_t>(std::min<std::uint32_t>(credit.fragment_bytes, mss));
     backed_ = 0;
@@ -62,14 +59,14 @@ void RcvWindow::open(const Config& config, const Credit& credit, std::uint16_t m
 void RcvWindow::set_scale(const Config& config, bool negotiated)
 {
     scale_ = negotiated ? shift_for(config) : 0;
-    limit_ = std::min(config.rcv_window, kUnscaledMax << scale_);
-    target_ = std::min(config.rcv_window_initial, limit_);
+    set_target(config.rcv_window_initial, config);
 }
 
-void RcvWindow::grow()
+void RcvWindow::set_target(std::uint32_t bytes, const Config& config)
 {
-    target_ = std::min(2 * target_, limit_); // limit_ < 2^30
+    target_ = std::min({bytes, config.rcv_window, kUnscaledMax << scale_});
     since_growth_ = 0;
+    ample_ = 0;
 }
 
 /// What may be set aside for a window, within what the connection may have: held and set aside, at
@@ -108,6 +105,7 @@ void RcvWindow::learn_fill(std::uint32_t fragments, std::uint32_t bytes, const C
     } else { // hence fill_ > 1: no fragment is empty
         fill_ = static_cast<std::uint16_t>(fill_ - std::max(fill_ / 16, 1));
     }
+    ample_ = 0;
 }
 
 bool RcvWindow::affords(std::uint64_t cost, const Config& config, const Credit& credit) const
@@ -192,15 +190,22 @@ bool RcvWindow::plenty(const Config& config, const Credit& credit) const
            config.held_limit_bytes == 0 && !closed_ && !lent_ && !widened_;
 }
 
-/// announce() where nothing stands in the way: the same, less what is known beforehand.
-RcvWindow::Grant RcvWindow::announce_in_plenty(Seq rcv_nxt, std::uint32_t mss, Credit& credit)
+/// The window that the target comes to where nothing stands in the way.
+std::uint32_t RcvWindow::ample(std::uint32_t mss, const Credit& credit) const
 {
     const std::uint64_t floor = target_ >= segment_memory(mss, credit) ? mss : 0;
     const std::uint64_t bytes =
         std::min<std::uint64_t>(std::max(bytes_for(target_, credit), floor), UINT32_MAX);
-    const std::uint32_t window = round_down(static_cast<std::uint32_t>(bytes), scale_);
+    return round_down(static_cast<std::uint32_t>(bytes), scale_);
+}
+
+/// announce() in that case: the same, less what is known beforehand.
+RcvWindow::Grant RcvWindow::announce_in_plenty(Seq rcv_nxt, std::uint32_t mss, Credit& credit)
+{
+    if (ample_ == 0) [[unlikely]]
+        ample_ = ample(mss, credit);
     const std::uint32_t promised = distance(rcv_nxt, edge_);
-    const std::uint32_t next = window > promised ? window : round_up(promised, scale_);
+    const std::uint32_t next = ample_ > promised ? ample_ : round_up(promised, scale_);
     edge_ += next - promised;
     const std::uint64_t cost = cost_of(next, credit);
     const std::uint64_t backed =

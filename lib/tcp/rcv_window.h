@@ -63,11 +63,11 @@ public:
     }
 
     /// RCV.NXT advances over `n` bytes within the window.
-    void received(std::uint32_t n)
+    void received(std::uint32_t n, const Config& config)
     {
         since_growth_ += n;
         if (since_growth_ >= target_) [[unlikely]]
-            grow();
+            set_target(2 * target_, config); // of less than 2^30
     }
     /// RCV.NXT advances over a FIN: it takes a sequence number but no memory, so it may lie at the
     /// edge of a closed window.
@@ -109,7 +109,8 @@ private:
     Means means(std::uint32_t mss, const Config& config, const Credit& credit) const;
     Grant grant(Seq rcv_nxt, const Means& means, std::uint32_t least, bool syn,
                 const Credit& credit) const;
-    void grow();
+    void set_target(std::uint32_t bytes, const Config& config);
+    std::uint32_t ample(std::uint32_t mss, const Credit& credit) const;
     void back(Seq rcv_nxt, const Means& means, Grant* result, Credit& credit);
     bool affords(std::uint64_t cost, const Config& config, const Credit& credit) const;
     void learn_fill(std::uint32_t fragments, std::uint32_t bytes, const Credit& credit);
@@ -127,7 +128,7 @@ private:
     std::uint32_t since_growth_; ///< bytes received
     std::uint32_t kept_;         ///< fragments, ever
     const Returned* returned_;
-    std::uint32_t limit_; ///< of target_
+    std::uint32_t ample_; ///< ample(), once known; 0: not yet, or no more. Of one MSS only
     std::uint8_t scale_;
     bool closed_ : 1;
     bool widened_ : 1;     ///< not announced yet

@@ -184,17 +184,13 @@ void Receiver::write_headers()
     }
 }
 
-void Receiver::deliver(const devmem_event& event)
+void Receiver::deliver()
 {
-    constexpr unsigned kAtOnce = 16;
-    for (;;) {
-        const int n = devmem_recv(shard_, event.conn, &tokens_[held_], kAtOnce);
-        if (n <= 0)
-            return;
-        for (int i = 0; i < n; i++)
+    std::array<devmem_conn_t, 64> conns;
+    for (unsigned n = conns.size(); n == conns.size();) {
+        n = devmem_recv_burst(shard_, conns.data(), &tokens_[held_], conns.size());
+        for (unsigned i = 0; i < n; i++)
             delivered_ += tokens_[held_++].length;
-        if (n < static_cast<int>(kAtOnce))
-            return;
     }
 }
 
@@ -227,7 +223,7 @@ void Receiver::drain_transmitted()
 
 bool Receiver::receive(unsigned packets)
 {
-    std::array<devmem_event, 64> events;
+    std::array<devmem_event, 4> events;
     std::uint64_t now = rte_rdtsc();
     const auto lap = [&](std::uint64_t& stage) {
         const std::uint64_t then = now;
@@ -242,13 +238,13 @@ bool Receiver::receive(unsigned packets)
         lap(stages_.wire);
         rte_ring_sp_enqueue_bulk(ring_.rx, reinterpret_cast<void**>(headers_.data()), config_.burst,
                                  nullptr);
-        const unsigned n = devmem_shard_poll(shard_, events.data(), events.size(), nullptr);
+        devmem_shard_poll(shard_, nullptr, 0, nullptr);
         lap(stages_.poll);
-        for (unsigned i = 0; i < n; i++) {
-            if (events[i].type == DEVMEM_EVENT_READABLE)
-                deliver(events[i]);
-        }
+        deliver();
         lap(stages_.deliver);
+        if (devmem_shard_events(shard_, events.data(), events.size()) != 0)
+            return false;
+        lap(stages_.events);
         give_back();
         lap(stages_.token_return);
         drain_transmitted();

@@ -29,7 +29,7 @@ struct Stages {
     std::uint64_t wire = 0; ///< writing headers, which is the senders' work: to be taken off
     std::uint64_t allocate = 0;
     std::uint64_t poll = 0; ///< the shard's, with putting the packets into the ring
-    std::uint64_t deliver = 0, token_return = 0, transmitted = 0;
+    std::uint64_t deliver = 0, events = 0, token_return = 0, transmitted = 0;
 };
 
 class Receiver {
@@ -59,7 +59,7 @@ private:
     void open_window();
     bool allocate();
     void write_headers();
-    void deliver(const devmem_event& event);
+    void deliver();
     void give_back();
     void drain_transmitted();
 

@@ -129,7 +129,7 @@ void add_stages(const Cell& cell, Receiver& receiver, const Options& options, Re
 {
     static constexpr std::array kNames{
         "wire, taken off", "allocate", "poll",   "parse",   "lookup",       "tcp",
-        "release",         "ack",      "events", "deliver", "token return", "transmitted"};
+        "release",         "ack",      "deliver", "events", "token return", "transmitted"};
     std::array<std::vector<double>, kNames.size()> cycles;
     devmem::StageClock clock;
     receiver.shard().time_stages(&clock);
@@ -148,6 +148,7 @@ void add_stages(const Cell& cell, Receiver& receiver, const Options& options, Re
         for (const std::uint64_t sum : clock.cycles)
             add(sum);
         add(outside.deliver);
+        add(outside.events);
         add(outside.token_return);
         add(outside.transmitted);
     }

@@ -508,6 +508,15 @@ struct devmem_event {
 DEVMEM_API unsigned devmem_shard_poll(struct devmem_shard* shard, struct devmem_event* events,
                                       unsigned n, bool* busy);
 
+/**
+ * Take the events that devmem_shard_poll() had no room for, without its work: `n` of 0 there leaves
+ * all of them. From the shard's thread.
+ *
+ * @return the number of events
+ */
+DEVMEM_API unsigned devmem_shard_events(struct devmem_shard* shard, struct devmem_event* events,
+                                        unsigned n);
+
 /** An address and a port. */
 struct devmem_endpoint {
     struct devmem_addr addr;
@@ -595,6 +604,23 @@ struct devmem_token {
  */
 DEVMEM_API int devmem_recv(struct devmem_shard* shard, devmem_conn_t conn,
                            struct devmem_token* tokens, unsigned n);
+
+/**
+ * Receive from whichever connections have something: devmem_recv() for each whose READABLE event
+ * has not been taken yet, which it takes as far as bytes go. The end of a stream remains an event,
+ * as does what did not fit. With many connections that have little each this costs about half of
+ * an event and a devmem_recv() for each:
+ *
+ *     devmem_shard_poll(shard, NULL, 0, NULL);
+ *     n = devmem_recv_burst(shard, conns, tokens, 64);
+ *     m = devmem_shard_events(shard, events, 64);
+ *
+ * @param conns  `n` of them: whose tokens[i] is
+ * @param tokens `n` of them. Those of one connection follow each other, in the order of its stream
+ * @return the number of tokens; 0 none has any
+ */
+DEVMEM_API unsigned devmem_recv_burst(struct devmem_shard* shard, devmem_conn_t* conns,
+                                      struct devmem_token* tokens, unsigned n);
 
 /**
  * Return tokens, from any thread, also after their connection or their stack is gone. Memory is

@@ -13,6 +13,7 @@
 
 #include <devmem/devmem.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -199,6 +200,7 @@ public:
 
 private:
     friend class Connection;
+    friend class Shard;
     devmem_token* raw() { return reinterpret_cast<devmem_token*>(views_.data()); }
 
     std::vector<TokenView> views_;
@@ -307,6 +309,22 @@ public:
     {
         return room.first(
             devmem_shard_poll(raw_, room.data(), static_cast<unsigned>(room.size()), busy));
+    }
+    /// Only take events that poll() left. @see devmem_shard_events()
+    std::span<devmem_event> events(std::span<devmem_event> room)
+    {
+        return room.first(
+            devmem_shard_events(raw_, room.data(), static_cast<unsigned>(room.size())));
+    }
+    /// Append tokens of whichever connections have some, and whose they are, as far as both have
+    /// room. @return whose @see devmem_recv_burst()
+    std::span<devmem_conn_t> receive(TokenBatch& batch, std::span<devmem_conn_t> conns)
+    {
+        const std::size_t room = std::min(conns.size(), batch.views_.size() - batch.end_);
+        const unsigned n = devmem_recv_burst(raw_, conns.data(), batch.raw() + batch.end_,
+                                             static_cast<unsigned>(room));
+        batch.end_ += n;
+        return conns.first(n);
     }
     Result<Listener> listen(std::uint16_t port, unsigned backlog)
     {

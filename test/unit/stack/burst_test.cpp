@@ -23,7 +23,7 @@ using namespace devmem::test;
 namespace {
 
 constexpr std::uint16_t kPort = 80;
-constexpr std::uint8_t kSyn = 0x02, kPsh = 0x08, kAck = 0x10;
+constexpr std::uint8_t kFin = 0x01, kSyn = 0x02, kPsh = 0x08, kAck = 0x10;
 constexpr std::uint32_t kMostText = 1428; ///< of IPv6 with timestamps: one fragment
 
 struct Peer {
@@ -163,10 +163,32 @@ struct Burst : testing::TestWithParam<unsigned> {
     {
         waiting = 0;
         std::array<devmem_event, 64> events;
-        devmem_shard_poll(shard, events.data(), events.size(), nullptr);
+        const bool all_at_once = random() % 2 == 0;
+        devmem_shard_poll(shard, events.data(), all_at_once ? 0 : events.size(), nullptr);
+        if (all_at_once) {
+            receive_all();
+            EXPECT_EQ(devmem_shard_events(shard, events.data(), events.size()), 0u);
+        }
         for (Peer& peer : peers)
             receive(peer);
         drop_transmitted();
+    }
+    /// Without being told who has something.
+    void receive_all()
+    {
+        std::array<devmem_conn_t, 16> conns;
+        std::array<devmem_token, 16> tokens;
+        const auto room = 1 + static_cast<unsigned>(random() % tokens.size());
+        while (const unsigned n = devmem_recv_burst(shard, conns.data(), tokens.data(), room)) {
+            ASSERT_LE(n, room);
+            for (unsigned i = 0; i < n; i++) {
+                Peer* const peer = std::ranges::find(peers, conns[i], &Peer::conn);
+                ASSERT_NE(peer, peers.end());
+                for (const std::uint8_t got : bytes_of(tokens[i]))
+                    ASSERT_EQ(got, byte(*peer, peer->received++));
+            }
+            ASSERT_EQ(devmem_token_return(tokens.data(), n), static_cast<int>(n));
+        }
     }
     void receive(Peer& peer)
     {
@@ -272,6 +294,33 @@ TEST_P(Burst, DeliversWhatWasSent)
     EXPECT_GT(stats.split_early, 0u);
     EXPECT_GT(stats.rx_ooo_segments, 0u);
     EXPECT_EQ(stats.stale_returns, 0u);
+}
+
+// Of what recv_burst() finds, events say what it does not: that a stream has ended.
+TEST_P(Burst, TheEndOfAStreamRemainsAnEvent)
+{
+    open("host:size=16M,huge=no");
+    Peer& peer = peers[0];
+    rte_mbuf* const text = header(peer, kAck, 0, 100);
+    split(peer, text, 0, 100);
+    ASSERT_EQ(rte_ring_enqueue(ring->rx, text), 0);
+    ASSERT_EQ(rte_ring_enqueue(ring->rx, header(peer, kAck | kFin, 100, 0)), 0);
+    devmem_shard_poll(shard, nullptr, 0, nullptr);
+
+    std::array<devmem_conn_t, 4> conns;
+    std::array<devmem_token, 4> tokens;
+    ASSERT_EQ(devmem_recv_burst(shard, conns.data(), tokens.data(), 4), 1u);
+    EXPECT_EQ(conns[0], peer.conn);
+    EXPECT_EQ(tokens[0].length, 100u);
+    EXPECT_EQ(devmem_token_return(tokens.data(), 1), 1);
+    EXPECT_EQ(devmem_recv_burst(shard, conns.data(), tokens.data(), 4), 0u);
+
+    devmem_event event{};
+    ASSERT_EQ(devmem_shard_events(shard, &event, 1), 1u);
+    EXPECT_EQ(event.type, DEVMEM_EVENT_READABLE);
+    EXPECT_EQ(event.conn, peer.conn);
+    EXPECT_EQ(devmem_recv(shard, peer.conn, tokens.data(), 4), 0);
+    EXPECT_EQ(devmem_shard_events(shard, &event, 1), 0u);
 }
 
 // What lies whole in a region that the CPU must not touch is read through its provider only.

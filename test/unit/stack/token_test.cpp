@@ -126,6 +126,40 @@ TEST_F(Token, OutlivesConnectionStackAndReference)
     EXPECT_EQ(devmem_token_return(tokens.data(), 1), -ESTALE);
 }
 
+// Which of two threads returns a token is decided once, from the very first return on.
+TEST_F(Token, ReturnedByTwoThreadsAtOnceCountsOnce)
+{
+    for (int round = 0; round < 20; round++) {
+        open({});
+        push(60'000, 5);
+        std::vector<devmem_token> tokens;
+        ASSERT_TRUE(wires->run_until([&] {
+            const std::vector<devmem_token> more = receive();
+            tokens.insert(tokens.end(), more.begin(), more.end());
+            std::uint64_t bytes = 0;
+            for (const devmem_token& token : tokens)
+                bytes += token.length;
+            return bytes == 60'000;
+        }));
+        std::atomic<unsigned> ready{0}, good{0};
+        const auto give_back = [&] {
+            ready++;
+            while (ready != 2)
+                ;
+            for (const devmem_token& token : tokens)
+                good += devmem_token_return(&token, 1) == 1 ? 1 : 0;
+        };
+        std::thread other(give_back);
+        give_back();
+        other.join();
+        EXPECT_EQ(good, tokens.size());
+        devmem_shard_stats stats;
+        devmem_shard_stats_get(wires->b.shard, &stats);
+        EXPECT_EQ(stats.stale_returns, tokens.size());
+        wires.reset();
+    }
+}
+
 TEST_F(Token, HoardingStopsTheSenderAndLosesNothing)
 {
     // A pool much smaller than what the sender has.

@@ -405,10 +405,8 @@ bool devmem_shard::joins_pending(std::uint32_t slot, const tcp::Segment& segment
            options == p.options;
 }
 
-void devmem_shard::flush_pending()
+void devmem_shard::process_pending()
 {
-    if (pending_.slot == kNoSlot)
-        return;
     const std::uint32_t index = pending_.slot;
     pending_.slot = kNoSlot;
     Slot& slot = slots_[index];

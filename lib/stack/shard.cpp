@@ -353,14 +353,6 @@ void devmem_shard::serve_starved()
     }
 }
 
-void devmem_shard::mark_dirty(std::uint32_t index)
-{
-    if (!slots_[index].dirty) {
-        slots_[index].dirty = true;
-        dirty_.push(index);
-    }
-}
-
 void devmem_shard::poll_dirty()
 {
     for (std::uint32_t i = dirty_.size(); i != 0; i--) {
@@ -379,31 +371,7 @@ void devmem_shard::poll_slot(std::uint32_t index)
     act(index, slot.tcp.poll(now_, ctx_));
 }
 
-/// Do what the engine asks for.
-void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
-{
-    constexpr std::uint32_t kUsual = tcp::kReadable | tcp::kPoll;
-    if ((actions & ~kUsual) != 0) [[unlikely]] {
-        actions = act_rarely(index, actions);
-        if ((actions & tcp::kClosed) != 0)
-            return;
-    }
-    Slot& slot = slots_[index];
-    if ((actions & tcp::kReadable) != 0)
-        raise(index, DEVMEM_EVENT_READABLE);
-    if ((actions & tcp::kPoll) != 0) {
-        if (slot.tcp.may_rest(now_)) {
-            slot.tcp.rest(now_, stack_.tcp);
-        } else {
-            mark_dirty(index);
-            if (slot.mac_known) // poll_slot() does the rest
-                return;
-        }
-    }
-    arm(index);
-}
-
-/// What it asks for less often. @return what is to be done besides
+/// What act() is asked for less often. @return what is to be done besides
 std::uint32_t devmem_shard::act_rarely(std::uint32_t index, std::uint32_t actions)
 {
     Slot& slot = slots_[index];
@@ -451,25 +419,6 @@ bool devmem_shard::serve_delayed_acks()
         any = true;
     }
     return any;
-}
-
-/// See to it that the connection is polled when its deadline comes. A timer that is due before that
-/// is left as it is, and finds nothing to do: deadlines move with every segment.
-void devmem_shard::arm(std::uint32_t index)
-{
-    Slot& slot = slots_[index];
-    const tcp::Time deadline = slot.tcp.next_deadline();
-    if (deadline >= slot.armed) [[likely]]
-        return;
-    if (slot.tcp.is_quiet()) { // it is an ACK's
-        if (!slot.ack_waits) {
-            slot.ack_waits = true;
-            delayed_acks_.push(index, deadline);
-        }
-        return;
-    }
-    slot.armed = deadline;
-    timers_->schedule(index, deadline);
 }
 
 /* ----------------------------------------------------------------- slots */
@@ -611,18 +560,6 @@ void devmem_shard::over(std::uint32_t index)
 }
 
 /* ---------------------------------------------------------------- events */
-
-void devmem_shard::raise(std::uint32_t index, devmem_event_type type)
-{
-    Slot& slot = slots_[index];
-    if (!slot.owned)
-        return; // told when it is accepted
-    slot.events = static_cast<std::uint8_t>(slot.events | 1u << type);
-    if (!slot.event_queued) {
-        slot.event_queued = true;
-        events_.push(index);
-    }
-}
 
 unsigned devmem_shard::drain_events(devmem_event* events, unsigned n)
 {
@@ -816,30 +753,45 @@ int devmem_shard::set(devmem_conn_t conn, const devmem_conn_config& config)
     return 0;
 }
 
+/// What was delivered, to be counted together.
+struct devmem_shard::Delivery {
+    PayloadPool* pool; ///< that made tokens last
+    std::uint32_t made = 0;
+    std::uint64_t tokens = 0, fragments = 0;
+    std::uint64_t host_bytes = 0, device_bytes = 0;
+};
+
+void devmem_shard::count(const Delivery& delivery)
+{
+    delivery.pool->tokens_made(delivery.made);
+    stats_.tokens_delivered += delivery.tokens;
+    stats_.rx_fragments += delivery.fragments;
+    stats_.rx_host_bytes += delivery.host_bytes;
+    stats_.rx_device_bytes += delivery.device_bytes;
+}
+
 /// Tokens of what a connection has received. @return how many
-unsigned devmem_shard::take_tokens(std::uint32_t index, devmem_token* tokens, unsigned n)
+inline unsigned devmem_shard::take_tokens(std::uint32_t index, devmem_token* tokens, unsigned n,
+                                          Delivery& delivery)
 {
     Slot& slot = slots_[index];
-    current_ = &slot;
     unsigned count = 0;
-    unsigned counted = 0;
-    PayloadPool* pool = payload_;
     tcp::Run run;
     while (count < n && slot.tcp.receive(&run, ctx_)) {
-        if (!pool->has(run.first)) [[unlikely]] {
-            pool->tokens_made(count - counted);
-            counted = count;
-            pool = &pool_of(run.first);
+        if (!delivery.pool->has(run.first)) [[unlikely]] {
+            delivery.pool->tokens_made(delivery.made);
+            delivery.made = 0;
+            delivery.pool = &pool_of(run.first);
         }
-        pool->make_token(run, index, &tokens[count]);
+        devmem_token& token = tokens[count++];
+        delivery.pool->make_token(run, index, &token);
         slot.delivered += run.count;
-        stats_.rx_fragments += run.count;
-        (tokens[count].flags & DEVMEM_TOKEN_HOST ? stats_.rx_host_bytes : stats_.rx_device_bytes) +=
+        delivery.made++;
+        delivery.fragments += run.count;
+        ((token.flags & DEVMEM_TOKEN_HOST) != 0 ? delivery.host_bytes : delivery.device_bytes) +=
             run.len;
-        count++;
     }
-    pool->tokens_made(count - counted);
-    stats_.tokens_delivered += count;
+    delivery.tokens += count;
     return count;
 }
 
@@ -849,11 +801,13 @@ int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
     if (slot == nullptr)
         return -EBADF;
     const auto index = static_cast<std::uint32_t>(conn);
-    const unsigned count = take_tokens(index, tokens, n);
-    if (count != 0) {
+    Delivery delivery{.pool = payload_};
+    const unsigned taken = take_tokens(index, tokens, n, delivery);
+    count(delivery);
+    if (taken != 0) {
         if (slot->tcp.readable_bytes() != 0 || slot->tcp.peer_closed())
             raise(index, DEVMEM_EVENT_READABLE);
-        return static_cast<int>(count);
+        return static_cast<int>(taken);
     }
     if (slot->tcp.peer_closed())
         return 0;
@@ -864,15 +818,16 @@ int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
 unsigned devmem_shard::recv_burst(devmem_conn_t* conns, devmem_token* tokens, unsigned n)
 {
     constexpr std::uint8_t kReadable = 1u << DEVMEM_EVENT_READABLE;
-    unsigned count = 0;
-    for (std::uint32_t left = events_.size(); left != 0 && count < n; left--) {
+    Delivery delivery{.pool = payload_};
+    unsigned filled = 0;
+    for (std::uint32_t left = events_.size(); left != 0 && filled < n; left--) {
         const std::uint32_t index = events_.pop();
         Slot& slot = slots_[index];
         if ((slot.events & kReadable) != 0 && slot.owned) {
             const devmem_conn_t conn = handle(index);
-            const unsigned end = count + take_tokens(index, tokens + count, n - count);
-            while (count < end)
-                conns[count++] = conn;
+            const unsigned end = filled + take_tokens(index, tokens + filled, n - filled, delivery);
+            while (filled < end)
+                conns[filled++] = conn;
             if (slot.tcp.readable_bytes() == 0 && !slot.tcp.peer_closed())
                 slot.events = static_cast<std::uint8_t>(slot.events & ~kReadable);
         }
@@ -880,7 +835,8 @@ unsigned devmem_shard::recv_burst(devmem_conn_t* conns, devmem_token* tokens, un
         if (slot.event_queued) [[unlikely]]
             events_.push(index);
     }
-    return count;
+    count(delivery);
+    return filled;
 }
 
 std::int64_t devmem_shard::send(devmem_conn_t conn, const void* data, std::size_t len)

@@ -195,7 +195,12 @@ private:
     void put_runs(std::uint32_t begin, std::uint32_t end);
     bool joins_pending(std::uint32_t slot, const devmem::tcp::Segment& segment,
                        const devmem::wire::TcpOptions& options) const;
-    void flush_pending();
+    void flush_pending()
+    {
+        if (pending_.slot != kNoSlot) [[unlikely]]
+            process_pending();
+    }
+    void process_pending();
     void count_drop(devmem::wire::Verdict verdict);
     bool no_connection(const devmem::wire::Packet& packet, const devmem::tcp::Segment& segment);
     bool reopen(std::uint32_t slot, const devmem::wire::Packet& packet,
@@ -213,6 +218,7 @@ private:
 
     // tx.cpp
     rte_mbuf* tx_mbuf();
+    bool tx_make_room();
     void tx_push(rte_mbuf* m);
     void tx_flush();
     void tx_put_spares();
@@ -250,7 +256,9 @@ private:
     void leave_pools();
     void serve_starved();
     void reclaim_from_silent();
-    unsigned take_tokens(std::uint32_t index, devmem_token* tokens, unsigned n);
+    struct Delivery;
+    void count(const Delivery& delivery);
+    unsigned take_tokens(std::uint32_t index, devmem_token* tokens, unsigned n, Delivery& delivery);
     std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
     std::uint16_t announced_mss(std::uint8_t family, bool timestamps) const;
     std::uint16_t largest_mss(std::uint8_t family) const;
@@ -320,3 +328,68 @@ private:
 
     devmem_shard_stats stats_{};
 };
+
+// What every segment takes.
+
+inline void devmem_shard::mark_dirty(std::uint32_t index)
+{
+    if (!slots_[index].dirty) {
+        slots_[index].dirty = true;
+        dirty_.push(index);
+    }
+}
+
+inline void devmem_shard::raise(std::uint32_t index, devmem_event_type type)
+{
+    Slot& slot = slots_[index];
+    if (!slot.owned)
+        return; // told when it is accepted
+    slot.events = static_cast<std::uint8_t>(slot.events | 1u << type);
+    if (!slot.event_queued) {
+        slot.event_queued = true;
+        events_.push(index);
+    }
+}
+
+/// See to it that the connection is polled when its deadline comes. A timer that is due before that
+/// is left as it is, and finds nothing to do: deadlines move with every segment.
+inline void devmem_shard::arm(std::uint32_t index)
+{
+    Slot& slot = slots_[index];
+    const devmem::tcp::Time deadline = slot.tcp.next_deadline();
+    if (deadline >= slot.armed) [[likely]]
+        return;
+    if (slot.tcp.is_quiet()) { // it is an ACK's
+        if (!slot.ack_waits) {
+            slot.ack_waits = true;
+            delayed_acks_.push(index, deadline);
+        }
+        return;
+    }
+    slot.armed = deadline;
+    timers_->schedule(index, deadline);
+}
+
+/// Do what the engine asks for.
+inline void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
+{
+    constexpr std::uint32_t kUsual = devmem::tcp::kReadable | devmem::tcp::kPoll;
+    if ((actions & ~kUsual) != 0) [[unlikely]] {
+        actions = act_rarely(index, actions);
+        if ((actions & devmem::tcp::kClosed) != 0)
+            return;
+    }
+    Slot& slot = slots_[index];
+    if ((actions & devmem::tcp::kReadable) != 0)
+        raise(index, DEVMEM_EVENT_READABLE);
+    if ((actions & devmem::tcp::kPoll) != 0) {
+        if (slot.tcp.may_rest(now_)) {
+            slot.tcp.rest(now_, ctx_.config);
+        } else {
+            mark_dirty(index);
+            if (slot.mac_known) // poll_slot() does the rest
+                return;
+        }
+    }
+    arm(index);
+}

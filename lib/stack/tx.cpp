@@ -14,18 +14,29 @@
 
 using namespace devmem;
 
-rte_mbuf* devmem_shard::tx_mbuf()
+/// Have a place in tx_ and a spare mbuf. @return false: there is none
+bool devmem_shard::tx_make_room()
 {
     if (tx_count_ == tx_.size())
         tx_flush();
-    if (tx_count_ == tx_.size()) [[unlikely]]
+    if (tx_count_ == tx_.size())
+        return false;
+    if (tx_spares_ != 0)
+        return true;
+    const auto get = [&](unsigned n) {
+        void** const room = reinterpret_cast<void**>(tx_spare_.data());
+        return rte_mempool_get_bulk(tx_pool_, room, n) == 0 ? n : 0;
+    };
+    tx_spares_ = get(static_cast<unsigned>(tx_spare_.size()));
+    if (tx_spares_ == 0) // the last few one by one
+        tx_spares_ = get(1);
+    return tx_spares_ != 0;
+}
+
+inline rte_mbuf* devmem_shard::tx_mbuf()
+{
+    if ((tx_count_ == tx_.size() || tx_spares_ == 0) && !tx_make_room()) [[unlikely]]
         return nullptr;
-    if (tx_spares_ == 0) {
-        if (rte_mempool_get_bulk(tx_pool_, reinterpret_cast<void**>(tx_spare_.data()),
-                                 static_cast<unsigned>(tx_spare_.size())) != 0) [[unlikely]]
-            return rte_pktmbuf_alloc(tx_pool_);
-        tx_spares_ = static_cast<unsigned>(tx_spare_.size());
-    }
     // One segment, one holder, nothing behind it: a free mbuf is so. The rest is up to its user.
     rte_mbuf* const m = tx_spare_[--tx_spares_];
     m->data_off = RTE_PKTMBUF_HEADROOM;

@@ -218,14 +218,6 @@ void Connection::lend(Time now, Context& ctx)
     }
 }
 
-bool Connection::receive(Run* run, Context& ctx)
-{
-    if (!queue_.pop(ctx.runs, run))
-        return false;
-    readable_ -= run->len;
-    return true;
-}
-
 std::int64_t Connection::send(std::span<const std::byte> data, Context& ctx)
 {
     if (state_ == State::kSynSent || state_ == State::kSynReceived)

@@ -181,7 +181,8 @@ public:
     /// One past the last number sent.
     Seq sequence_end() const { return snd_max_; }
 
-    /// A segment arrives (RFC 9293 3.10.7). Every fragment of its payload is owned by the engine
+    /// A segment arrives (RFC 9293 3.10.7): header prediction for text in order, the ladder for the
+    /// rest. Every fragment of its payload is owned by the engine
     /// from here on: kept, or given to Sink::release().
     Actions process(const Segment& segment, Time now, Context& ctx)
     {
@@ -212,7 +213,13 @@ public:
     void lend(Time now, Context& ctx);
 
     /// Take the next in-order run. The caller owns its fragments. @return false: none.
-    bool receive(Run* run, Context& ctx);
+    bool receive(Run* run, Context& ctx)
+    {
+        if (!queue_.pop(ctx.runs, run))
+            return false;
+        readable_ -= run->len;
+        return true;
+    }
     /// Bytes that wait in the receive queue.
     std::uint64_t readable_bytes() const { return readable_; }
     /// The peer's FIN was reached in order (the receive queue may still hold bytes).
@@ -339,5 +346,68 @@ private:
 
     SendBuffer buffer_; ///< from SND.UNA on
 };
+
+// What a segment in order takes, and the ACK for it.
+
+/// RCV.NXT advances over text.
+inline void Connection::advance(std::uint32_t bytes, Call& call)
+{
+    rcv_nxt_ += bytes;
+    readable_ += bytes;
+    window_.received(bytes, call.ctx.config);
+    call.ctx.counters.payload_bytes += bytes;
+}
+
+inline Actions Connection::process_predicted(const Segment& segment, Time now, Context& ctx)
+{
+    std::uint32_t fragments = 0;
+    for (const Run& run : segment.payload)
+        fragments += run.count;
+    if (!window_.admits(fragments, ctx.config, ctx.credit)) [[unlikely]]
+        return process_any(segment, now, ctx);
+    Call call{now, ctx, kPoll};
+    if (timestamps_ok_ && segment.seq <= last_ack_sent_) {
+        ts_recent_ = segment.options->ts_val;
+        ts_recent_time_ = now;
+    }
+    snd_wl1_ = segment.seq;
+    heard_ = now;
+    if (queue_.empty())
+        call.actions |= kReadable;
+    for (const Run& run : segment.payload)
+        queue_.append(ctx.runs, run);
+    window_.kept(fragments, segment.len, ctx.credit);
+    advance(segment.len, call);
+    ack_.in_order(segment.wire_segments);
+    return call.actions;
+}
+
+/// Text arrives and nothing else happens: what poll_any() comes to then, without looking at what
+/// has not changed since it last found all of that at rest.
+inline Actions Connection::poll_quiet(Time now, Context& ctx)
+{
+    ack_.expire(now);
+    if (!ack_.due()) {
+        ack_.delay(now, ctx.config.delayed_ack);
+        return kNothing;
+    }
+    const RcvWindow::Grant grant =
+        window_.announce(rcv_nxt_, rcv_mss_, false, ctx.config, ctx.credit);
+    Actions actions = kNothing;
+    if (grant.starved) [[unlikely]] {
+        ctx.counters.window_limited++;
+        actions |= kStarved;
+    }
+    if (!ctx.sink.emit_ack({snd_una_, rcv_nxt_, window_.field(rcv_nxt_, false), timestamps_ok_,
+                            timestamp(now), ts_recent_})) [[unlikely]] {
+        quiet_ = false;
+        blocked_ = true;
+        return actions | kPoll;
+    }
+    ctx.counters.pure_acks++;
+    last_ack_sent_ = rcv_nxt_;
+    ack_.sent();
+    return actions;
+}
 
 } // namespace devmem::tcp

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// SEGMENT ARRIVES (RFC 9293 3.10.7): header prediction for data in order, the ladder for the rest.
+// SEGMENT ARRIVES (RFC 9293 3.10.7): the ladder, for what connection.h did not predict.
 #include "lib/tcp/connection.h"
 
 #include "lib/tcp/payload.h"
@@ -40,30 +40,6 @@ struct Connection::Arrival : Call {
     Seq seq;
     Payload payload;
 };
-
-Actions Connection::process_predicted(const Segment& segment, Time now, Context& ctx)
-{
-    std::uint32_t fragments = 0;
-    for (const Run& run : segment.payload)
-        fragments += run.count;
-    if (!window_.admits(fragments, ctx.config, ctx.credit)) [[unlikely]]
-        return process_any(segment, now, ctx);
-    Call call{now, ctx, kPoll};
-    if (timestamps_ok_ && segment.seq <= last_ack_sent_) {
-        ts_recent_ = segment.options->ts_val;
-        ts_recent_time_ = now;
-    }
-    snd_wl1_ = segment.seq;
-    heard_ = now;
-    if (queue_.empty())
-        call.actions |= kReadable;
-    for (const Run& run : segment.payload)
-        queue_.append(ctx.runs, run);
-    window_.kept(fragments, segment.len, ctx.credit);
-    advance(segment.len, call);
-    ack_.in_order(segment.wire_segments);
-    return call.actions;
-}
 
 Actions Connection::process_any(const Segment& segment, Time now, Context& ctx)
 {
@@ -381,15 +357,6 @@ void Connection::store_around_gap(Arrival& in)
         sack_.changed(runs, ooo_, inserted.last);
     ack_.quick();
     answer_now(in);
-}
-
-/// RCV.NXT advances over text.
-void Connection::advance(std::uint32_t bytes, Call& call)
-{
-    rcv_nxt_ += bytes;
-    readable_ += bytes;
-    window_.received(bytes, call.ctx.config);
-    call.ctx.counters.payload_bytes += bytes;
 }
 
 /// Eighth, check the FIN bit: that of this segment or one that came ahead of its time.

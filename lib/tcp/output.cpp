@@ -7,34 +7,6 @@
 
 namespace devmem::tcp {
 
-/// Text arrives and nothing else happens: what poll_any() comes to then, without looking at what
-/// has not changed since it last found all of that at rest.
-Actions Connection::poll_quiet(Time now, Context& ctx)
-{
-    ack_.expire(now);
-    if (!ack_.due()) {
-        ack_.delay(now, ctx.config.delayed_ack);
-        return kNothing;
-    }
-    const RcvWindow::Grant grant =
-        window_.announce(rcv_nxt_, rcv_mss_, false, ctx.config, ctx.credit);
-    Actions actions = kNothing;
-    if (grant.starved) [[unlikely]] {
-        ctx.counters.window_limited++;
-        actions |= kStarved;
-    }
-    if (!ctx.sink.emit_ack({snd_una_, rcv_nxt_, window_.field(rcv_nxt_, false), timestamps_ok_,
-                            timestamp(now), ts_recent_})) [[unlikely]] {
-        quiet_ = false;
-        blocked_ = true;
-        return actions | kPoll;
-    }
-    ctx.counters.pure_acks++;
-    last_ack_sent_ = rcv_nxt_;
-    ack_.sent();
-    return actions;
-}
-
 /// Nothing is to be sent, unacknowledged, or to be asked of the peer; no block is to be reported.
 bool Connection::at_rest() const
 {

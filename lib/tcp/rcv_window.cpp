@@ -10,9 +10,6 @@ namespace {
 constexpr std::uint32_t kUnscaledMax = 65535;
 /// RFC 7323 2.3: a shift of 14 keeps the window below 2^30.
 constexpr std::uint8_t kShiftMax = 14;
-/// One connection takes at most this part of what is free at a time, so that many that start
-/// together share what there is rather than the first taking all.
-constexpr std::int64_t kGrantPart = 4;
 
 std::uint32_t round_down(std::uint32_t n, unsigned shift)
 {
@@ -59,14 +56,17 @@ void RcvWindow::open(const Config& config, const Credit& credit, std::uint16_t m
 void RcvWindow::set_scale(const Config& config, bool negotiated)
 {
     scale_ = negotiated ? shift_for(config) : 0;
+    ample_ = 0;
     set_target(config.rcv_window_initial, config);
 }
 
 void RcvWindow::set_target(std::uint32_t bytes, const Config& config)
 {
-    target_ = std::min({bytes, config.rcv_window, kUnscaledMax << scale_});
+    const std::uint32_t target = std::min({bytes, config.rcv_window, kUnscaledMax << scale_});
     since_growth_ = 0;
-    ample_ = 0;
+    if (target != target_)
+        ample_ = 0;
+    target_ = target;
 }
 
 /// What may be set aside for a window, within what the connection may have: held and set aside, at
@@ -82,12 +82,6 @@ std::uint64_t RcvWindow::allowance(std::uint64_t least, const Config& config,
     const auto free = static_cast<std::uint64_t>(std::max<std::int64_t>(credit.free_bytes, 0));
     const std::uint64_t all = backed_ + free;
     return std::max(all > held ? (all - held) / 2 : 0, held == 0 ? std::min(least, all) : 0);
-}
-
-/// Memory that so many bytes are expected to take.
-std::uint64_t RcvWindow::cost_of(std::uint64_t bytes, const Credit& credit) const
-{
-    return fill_ >= credit.fragment_bytes ? bytes : credit.memory_for(bytes, fill_);
 }
 
 std::uint64_t RcvWindow::bytes_for(std::uint64_t cost, const Credit& credit) const
@@ -180,16 +174,6 @@ void RcvWindow::back(Seq rcv_nxt, const Means& means, Grant* result, Credit& cre
     result->starved |= backed < wanted;
 }
 
-/// So much is free that what a connection may have and take at a time, see allowance() and means(),
-/// comes to its target.
-bool RcvWindow::plenty(const Config& config, const Credit& credit) const
-{
-    static_assert(kGrantPart == 4);
-    const auto held = static_cast<std::int64_t>(held_bytes(credit));
-    return credit.free_bytes >= kGrantPart * std::int64_t{target_} + held &&
-           config.held_limit_bytes == 0 && !closed_ && !lent_ && !widened_;
-}
-
 /// The window that the target comes to where nothing stands in the way.
 std::uint32_t RcvWindow::ample(std::uint32_t mss, const Credit& credit) const
 {
@@ -199,29 +183,9 @@ std::uint32_t RcvWindow::ample(std::uint32_t mss, const Credit& credit) const
     return round_down(static_cast<std::uint32_t>(bytes), scale_);
 }
 
-/// announce() in that case: the same, less what is known beforehand.
-RcvWindow::Grant RcvWindow::announce_in_plenty(Seq rcv_nxt, std::uint32_t mss, Credit& credit)
+RcvWindow::Grant RcvWindow::announce_any(Seq rcv_nxt, std::uint32_t mss, bool syn,
+                                         const Config& config, Credit& credit)
 {
-    if (ample_ == 0) [[unlikely]]
-        ample_ = ample(mss, credit);
-    const std::uint32_t promised = distance(rcv_nxt, edge_);
-    const std::uint32_t next = ample_ > promised ? ample_ : round_up(promised, scale_);
-    edge_ += next - promised;
-    const std::uint64_t cost = cost_of(next, credit);
-    const std::uint64_t backed =
-        std::max(std::min(backed_, cost), std::min<std::uint64_t>(cost, target_));
-    const auto taken = static_cast<std::int64_t>(backed - backed_);
-    credit.free_bytes -= taken;
-    credit.promised_bytes += taken;
-    backed_ = backed;
-    return {next - promised, false};
-}
-
-RcvWindow::Grant RcvWindow::announce(Seq rcv_nxt, std::uint32_t mss, bool syn, const Config& config,
-                                     Credit& credit)
-{
-    if (!syn && plenty(config, credit)) [[likely]]
-        return announce_in_plenty(rcv_nxt, mss, credit);
     const Means means = this->means(mss, config, credit);
     Grant result{};
     const bool granted = widened_; // by widen(): this announces it

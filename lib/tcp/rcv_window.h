@@ -53,7 +53,11 @@ public:
     };
     /// Move the edge as far as wanted and backed, silly windows avoided (RFC 9293 3.8.6.2.2), and
     /// make it one the window field can express.
-    Grant announce(Seq rcv_nxt, std::uint32_t mss, bool syn, const Config& config, Credit& credit);
+    Grant announce(Seq rcv_nxt, std::uint32_t mss, bool syn, const Config& config, Credit& credit)
+    {
+        return !syn && plenty(config, credit) ? announce_in_plenty(rcv_nxt, mss, credit)
+                                              : announce_any(rcv_nxt, mss, syn, config, credit);
+    }
     /// As announce(), but only if the step is worth a segment of its own.
     Grant widen(Seq rcv_nxt, std::uint32_t mss, const Config& config, Credit& credit);
     /// The window field of a segment that acknowledges `rcv_nxt`; after announce().
@@ -103,8 +107,39 @@ public:
     static std::uint8_t shift_for(const Config& config);
 
 private:
-    bool plenty(const Config& config, const Credit& credit) const;
-    Grant announce_in_plenty(Seq rcv_nxt, std::uint32_t mss, Credit& credit);
+    /// One connection takes at most this part of what is free at a time, so that many that start
+    /// together share what there is rather than the first taking all.
+    static constexpr std::int64_t kGrantPart = 4;
+
+    /// So much is free that what a connection may have and take at a time, see allowance() and
+    /// means(), comes to its target.
+    bool plenty(const Config& config, const Credit& credit) const
+    {
+        static_assert(kGrantPart == 4);
+        const auto held = static_cast<std::int64_t>(held_bytes(credit));
+        return credit.free_bytes >= kGrantPart * std::int64_t{target_} + held &&
+               config.held_limit_bytes == 0 && !closed_ && !lent_ && !widened_;
+    }
+    /// announce() in that case: the same, less what is known beforehand.
+    Grant announce_in_plenty(Seq rcv_nxt, std::uint32_t mss, Credit& credit)
+    {
+        if (ample_ == 0) [[unlikely]]
+            ample_ = ample(mss, credit);
+        const std::uint32_t promised = distance(rcv_nxt, edge_);
+        const std::uint32_t round = (1u << scale_) - 1;
+        const std::uint32_t next = ample_ > promised ? ample_ : (promised + round) & ~round;
+        edge_ += next - promised;
+        const std::uint64_t most = backed_ > target_ ? backed_ : target_;
+        const std::uint64_t cost = cost_of(next, credit);
+        const std::uint64_t backed = cost < most ? cost : most;
+        const auto taken = static_cast<std::int64_t>(backed - backed_);
+        credit.free_bytes -= taken;
+        credit.promised_bytes += taken;
+        backed_ = backed;
+        return {next - promised, false};
+    }
+    Grant announce_any(Seq rcv_nxt, std::uint32_t mss, bool syn, const Config& config,
+                       Credit& credit);
     struct Means;
     Means means(std::uint32_t mss, const Config& config, const Credit& credit) const;
     Grant grant(Seq rcv_nxt, const Means& means, std::uint32_t least, bool syn,
@@ -114,7 +149,11 @@ private:
     void back(Seq rcv_nxt, const Means& means, Grant* result, Credit& credit);
     bool affords(std::uint64_t cost, const Config& config, const Credit& credit) const;
     void learn_fill(std::uint32_t fragments, std::uint32_t bytes, const Credit& credit);
-    std::uint64_t cost_of(std::uint64_t bytes, const Credit& credit) const;
+    /// Memory that so many bytes are expected to take.
+    std::uint64_t cost_of(std::uint64_t bytes, const Credit& credit) const
+    {
+        return fill_ >= credit.fragment_bytes ? bytes : credit.memory_for(bytes, fill_);
+    }
     std::uint64_t bytes_for(std::uint64_t cost, const Credit& credit) const;
     std::uint64_t held_bytes(const Credit& credit) const
     {

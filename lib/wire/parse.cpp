@@ -80,6 +80,30 @@ inline Verdict parse_l4(const View& view, std::uint32_t l4, std::uint32_t end,
     return Verdict::kIpProtocol;
 }
 
+/// Whether the options of an IPv4 header have a source route in them (RFC 791 3.1, LSRR and SSRR).
+/// Behind an illegal length nothing can be found.
+bool has_source_route(std::span<const std::uint8_t> options)
+{
+    constexpr std::uint8_t kEnd = 0, kNop = 1, kLoose = 131, kStrict = 137;
+    while (!options.empty() && options[0] != kEnd) {
+        if (options[0] == kLoose || options[0] == kStrict)
+            return true;
+        const std::size_t bytes = options[0] == kNop ? 1 : options.size() < 2 ? 0 : options[1];
+        if (bytes == 0 || bytes > options.size())
+            return false;
+        options = options.subspan(bytes);
+    }
+    return false;
+}
+
+Verdict check_longer_ipv4(std::span<const std::uint8_t> header)
+{
+    if (checksum_fold(checksum_add(0, header)) != 0)
+        return Verdict::kIpChecksum;
+    // RFC 7126 4.3 and 4.4. Nobody is to choose the way of our answers.
+    return has_source_route(header.subspan(kIpv4Bytes)) ? Verdict::kIpHeader : Verdict::kOk;
+}
+
 using Pair [[gnu::vector_size(16)]] = std::uint64_t;
 
 /// In one store of 16 bytes. The lookup of the flow reads the address at once, and a read of what
@@ -106,9 +130,12 @@ inline Verdict parse_ipv4(const View& view, std::uint32_t l3, Packet* packet)
     if (!view.has(l3 + header))
         return view.lacks(l3 + header, packet);
 
-    if (header == kIpv4Bytes ? !plain_ipv4_checksum_good(ip)
-                             : checksum_fold(checksum_add(0, {ip, header})) != 0)
-        return Verdict::kIpChecksum;
+    if (header == kIpv4Bytes) [[likely]] {
+        if (!plain_ipv4_checksum_good(ip))
+            return Verdict::kIpChecksum;
+    } else if (const Verdict verdict = check_longer_ipv4({ip, header}); verdict != Verdict::kOk) {
+        return verdict;
+    }
 
     // What follows the total length, up to the end of the frame, is Ethernet padding.
     const std::uint32_t total = load16(ip + 2);

@@ -694,7 +694,7 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
     X(window_limited, "window updates held back: the pool cannot back more")                       \
     X(drop_truncated, "frame shorter than its headers say")                                        \
     X(drop_ethertype, "not IPv4, IPv6 or ARP")                                                     \
-    X(drop_ip_header, "malformed IPv4 or IPv6 header")                                             \
+    X(drop_ip_header, "malformed IPv4 or IPv6 header, or a source route in it")                    \
     X(drop_ip_checksum, "wrong IPv4 header checksum")                                              \
     X(drop_ip_fragment, "IP fragment: not reassembled")                                            \
     X(drop_ip_protocol, "neither TCP, ICMP nor ICMPv6")                                            \

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <set>
 #include <string>
@@ -205,6 +206,33 @@ TEST(Parse, EveryBitOfAnIpv4HeaderIsGuardedByItsChecksum)
                 << bit << ' ' << verdict_name(verdict);
         }
     }
+}
+
+// RFC 7126 4.3 and 4.4: LSRR and SSRR are dropped, wherever in the options; others are skipped.
+TEST(Parse, SourceRoutesAreRefused)
+{
+    const auto verdict = [](std::vector<std::uint8_t> options) {
+        return verdict_of(edited(frames::kData4, [&](Bytes& bytes) {
+            bytes.insert(bytes.begin() + 34, options.begin(), options.end());
+            bytes[14] = static_cast<std::uint8_t>(0x45 + options.size() / 4);
+            bytes[17] = static_cast<std::uint8_t>(bytes[17] + options.size());
+        }));
+    };
+    constexpr std::uint8_t kEnd = 0, kNop = 1, kRecord = 7, kTimestamp = 68, kLoose = 131,
+                           kStrict = 137, kAlert = 148;
+    for (const std::uint8_t route : {kLoose, kStrict}) {
+        EXPECT_EQ(verdict({route, 7, 4, 192, 0, 2, 9, kEnd}), Verdict::kIpHeader);
+        EXPECT_EQ(verdict({route, 3, 4, kEnd}), Verdict::kIpHeader) << "used up";
+        EXPECT_EQ(verdict({kNop, route, 7, 8, 192, 0, 2, 9}), Verdict::kIpHeader);
+        EXPECT_EQ(verdict({kAlert, 4, 0, 0, kNop, kNop, kNop, route}), Verdict::kIpHeader);
+        EXPECT_EQ(verdict({kEnd, route, 3, 4}), Verdict::kOk) << "padding";
+        EXPECT_EQ(verdict({kAlert, 4, route, route}), Verdict::kOk) << "a value";
+    }
+    for (const std::uint8_t illegal : std::to_array<std::uint8_t>({0, 1, 9}))
+        EXPECT_EQ(verdict({94, illegal, kNop, kNop, kNop, kNop, kNop, kNop}), Verdict::kOk);
+    EXPECT_EQ(verdict({kNop, kNop, kNop, 94}), Verdict::kOk) << "no length at all";
+    EXPECT_EQ(verdict({kRecord, 7, 4, 0, 0, 0, 0, kEnd}), Verdict::kOk);
+    EXPECT_EQ(verdict({kTimestamp, 8, 5, 0, 0, 0, 0, 0}), Verdict::kOk);
 }
 
 TEST(Parse, Ipv4Fragments)

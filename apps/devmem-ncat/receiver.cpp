@@ -162,6 +162,11 @@ void Receiver::handle(const devmem_event& event)
     case DEVMEM_EVENT_READABLE:
         receive(session);
         break;
+    case DEVMEM_EVENT_RETRYING:
+        std::fprintf(stderr, "devmem-ncat: %s: no answer, trying on%s%s\n", session.remote.c_str(),
+                     event.error != 0 ? ": " : "",
+                     event.error != 0 ? devmem::to_error(event.error).message().c_str() : "");
+        break;
     case DEVMEM_EVENT_CLOSED:
         if (!session.ended && !receive(session))
             break;

@@ -391,6 +391,8 @@ std::uint32_t devmem_shard::act_rarely(std::uint32_t index, std::uint32_t action
     }
     if ((actions & tcp::kWritable) != 0)
         raise(index, DEVMEM_EVENT_WRITABLE);
+    if ((actions & tcp::kRetrying) != 0)
+        raise(index, DEVMEM_EVENT_RETRYING);
     if ((actions & tcp::kStarved) != 0 && !slot.starved) {
         slot.starved = true;
         starved_.push(index);
@@ -584,7 +586,9 @@ unsigned devmem_shard::drain_events(devmem_event* events, unsigned n)
             slot.events = static_cast<std::uint8_t>(slot.events & ~(1u << type));
             if (slot.owned)
                 events[count++] = {static_cast<devmem_event_type>(type),
-                                   type == DEVMEM_EVENT_CLOSED ? slot.tcp.error() : 0,
+                                   type == DEVMEM_EVENT_CLOSED     ? slot.tcp.error()
+                                   : type == DEVMEM_EVENT_RETRYING ? slot.tcp.soft_error()
+                                                                   : 0,
                                    handle(index), 0};
         }
     }

@@ -50,6 +50,8 @@ enum Actions : std::uint32_t {
     kClosed = 1u << 5,    ///< the connection is over; see error(); the slot may be freed
     kStarved = 1u << 6,   ///< the window is smaller than wanted for want of credit, or because the
                           ///< application holds much: call window_check() when that changes
+    kRetrying = 1u << 7,  ///< Config::retries_told retransmissions without an answer (RFC 9293
+                          ///< 3.8.3, R1); soft_error() may say why. Again after progress
 };
 
 constexpr Actions operator|(Actions a, Actions b)
@@ -251,6 +253,8 @@ public:
     State state() const { return state_; }
     /// 0, or -ECONNRESET, -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH.
     int error() const { return error_; }
+    /// What an ICMP error said of what is unacknowledged, or 0.
+    int soft_error() const { return soft_error_; }
 
 private:
     /// One call from outside: its time, its context and what it asks for in return.

@@ -115,6 +115,7 @@ struct Config {
     Time rto_min = 200'000;
     Time rto_max = 60'000'000;
     Time time_wait = 60'000'000; ///< 2 MSL; also how long a closed connection waits for a FIN
+    unsigned retries_told = 3;   ///< after which the application is told, RFC 9293 3.8.3 R1
     unsigned syn_retries = 7;    ///< 183 s: RFC 9293 3.8.3 asks for 3 minutes
     unsigned retries = 15;       ///< of data and FIN, RFC 9293 3.8.3 R2
 };

@@ -105,7 +105,8 @@ void Connection::retransmit_timeout(Call& call)
         time_out(call);
         return;
     }
-    tries_++;
+    if (++tries_ == config.retries_told)
+        call.actions |= kRetrying;
     rtt_.back_off(config);
     if (syn)
         syn_lost_ = true;
@@ -132,7 +133,8 @@ void Connection::persist_timeout(Call& call)
         return; // the timer stays expired
     stop_timer();
     if (probed) {
-        tries_++;
+        if (tries_++ == config.retries_told) // the first probe was no retransmission
+            call.actions |= kRetrying;
         probes_++;
         start_timer(Timer::kPersist, std::min(rtt_.rto() << std::min(probes_, 16u), config.rto_max),
                     call);

@@ -175,6 +175,8 @@ void EnginePeer::act(Slot& slot, tcp::Actions actions)
 {
     if (actions & tcp::kConnected)
         slot.connected = true;
+    if (actions & tcp::kRetrying)
+        slot.retrying = true;
     if (actions & tcp::kClosed) {
         slot.live = false;
         slot.error = -slot.connection.error();
@@ -371,6 +373,8 @@ long EnginePeer::extension(const std::string& name, std::span<const long> argume
             if (!hold_)
                 give_back(*slot);
         }
+    } else if (name == "retrying") {
+        return slots_.empty() ? -ENOTCONN : std::exchange(slots_.back()->retrying, false);
     } else {
         return -ENOSYS;
     }

@@ -56,6 +56,7 @@ private:
         bool connected = false, accepted = false;
         bool passive = false;
         int error = 0;
+        bool retrying = false;           ///< kRetrying has come and was not asked for
         std::deque<std::uint8_t> unread; ///< of runs taken from the engine
         std::vector<tcp::Run> held;      ///< by the application
         tcp::Returned returned;

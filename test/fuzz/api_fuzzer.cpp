@@ -276,6 +276,8 @@ void Stack::poll(unsigned capacity)
         FUZZ_CHECK(event.type <= DEVMEM_EVENT_CLOSED);
         if (event.type == DEVMEM_EVENT_CLOSED)
             one_of(event.error, {-ECONNRESET, -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH});
+        if (event.type == DEVMEM_EVENT_RETRYING)
+            one_of(event.error, {-ECONNREFUSED, -EHOSTUNREACH});
     }
     read_wire();
 }

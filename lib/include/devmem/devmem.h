@@ -479,6 +479,10 @@ enum devmem_event_type {
     DEVMEM_EVENT_CONNECTED, /**< devmem_connect() succeeded */
     DEVMEM_EVENT_READABLE,  /**< bytes or the end of the stream can be received */
     DEVMEM_EVENT_WRITABLE,  /**< devmem_send() would accept bytes after having refused some */
+    DEVMEM_EVENT_RETRYING,  /**< a segment, or a probe of a closed window, is sent for the fourth
+                                 time: the peer has answered none (RFC 9293 3.8.3, R1). Nothing is
+                                 given up yet. `error` is what an ICMP error says the reason is,
+                                 -EHOSTUNREACH or -ECONNREFUSED, or 0 */
     DEVMEM_EVENT_CLOSED,    /**< the connection is over; `error` is 0 or -ECONNRESET,
                                  -ETIMEDOUT, -ECONNREFUSED, -EHOSTUNREACH. What arrived before can
                                  still be received; devmem_close() gives the handle back */
@@ -489,10 +493,11 @@ typedef uint64_t devmem_conn_t;
 /** A handle of a listener. */
 typedef uint32_t devmem_listener_t;
 
-/** Something happened. READABLE and WRITABLE are raised once until the call they announce. */
+/** Something happened. READABLE and WRITABLE are raised once until the call they announce, RETRYING
+ * once until the peer makes progress. */
 struct devmem_event {
     enum devmem_event_type type;
-    int error;                  /**< CLOSED only */
+    int error;                  /**< CLOSED and RETRYING only */
     devmem_conn_t conn;         /**< all but ACCEPT */
     devmem_listener_t listener; /**< ACCEPT only */
 };

@@ -15,6 +15,44 @@
 using namespace devmem;
 using namespace devmem::test;
 
+namespace {
+
+constexpr std::uint8_t kHost = 1, kPort = 3; ///< unreachable, RFC 792
+
+/// The ICMP message about an IPv4 packet of ours: Ethernet and IPv4 back, then type 3 and the head
+/// of the packet. @param number_off added to the sequence number it quotes
+std::vector<std::uint8_t> unreachable(std::span<const std::uint8_t> sent, std::uint8_t code,
+                                      std::uint8_t number_off)
+{
+    constexpr std::size_t kEthernet = 14, kIp = 20, kIcmp = 8, kQuote = 28;
+    std::vector<std::uint8_t> frame(kEthernet + kIp + kIcmp + kQuote);
+    std::copy_n(&sent[6], 6, &frame[0]);
+    std::copy_n(&sent[0], 6, &frame[6]);
+    frame[12] = 0x08;
+    std::uint8_t* ip = &frame[kEthernet];
+    ip[0] = 0x45;
+    ip[3] = kIp + kIcmp + kQuote;
+    ip[8] = 64;
+    ip[9] = 1;
+    std::copy_n(&sent[kEthernet + 16], 4, &ip[12]);
+    std::copy_n(&sent[kEthernet + 12], 4, &ip[16]);
+    std::uint8_t* icmp = ip + kIp;
+    icmp[0] = 3;
+    icmp[1] = code;
+    std::copy_n(&sent[kEthernet], kQuote, icmp + kIcmp);
+    icmp[kIcmp + kIp + 4] = static_cast<std::uint8_t>(icmp[kIcmp + kIp + 4] + number_off);
+    const auto sum = [](std::uint8_t* at, std::span<const std::uint8_t> bytes) {
+        const std::uint16_t value = wire::checksum_fold(wire::checksum_add(0, bytes));
+        at[0] = static_cast<std::uint8_t>(value >> 8);
+        at[1] = static_cast<std::uint8_t>(value);
+    };
+    sum(ip + 10, {ip, kIp});
+    sum(icmp + 2, {icmp, kIcmp + kQuote});
+    return frame;
+}
+
+} // namespace
+
 TEST(Connection, ClosedPortRefuses)
 {
     WirePair wires({}, {});
@@ -280,44 +318,34 @@ TEST(Connection, IcmpPortUnreachableRefuses)
     }
     ASSERT_GE(syn.size(), 14u + 20 + 20);
 
-    // Ethernet and IPv4 back, then type 3 and the head of the SYN's packet.
-    constexpr std::size_t kEthernet = 14, kIp = 20, kIcmp = 8, kQuote = 28;
-    const auto message = [&](std::uint8_t code, std::uint8_t number_off) {
-        std::vector<std::uint8_t> frame(kEthernet + kIp + kIcmp + kQuote);
-        std::copy_n(&syn[6], 6, &frame[0]);
-        std::copy_n(&syn[0], 6, &frame[6]);
-        frame[12] = 0x08;
-        std::uint8_t* ip = &frame[kEthernet];
-        ip[0] = 0x45;
-        ip[3] = kIp + kIcmp + kQuote;
-        ip[8] = 64;
-        ip[9] = 1;
-        std::copy_n(&syn[kEthernet + 16], 4, &ip[12]);
-        std::copy_n(&syn[kEthernet + 12], 4, &ip[16]);
-        std::uint8_t* icmp = ip + kIp;
-        icmp[0] = 3;
-        icmp[1] = code;
-        std::copy_n(&syn[kEthernet], kQuote, icmp + kIcmp);
-        icmp[kIcmp + kIp + 4] = static_cast<std::uint8_t>(icmp[kIcmp + kIp + 4] + number_off);
-        const auto sum = [](std::uint8_t* at, std::span<const std::uint8_t> bytes) {
-            const std::uint16_t value = wire::checksum_fold(wire::checksum_add(0, bytes));
-            at[0] = static_cast<std::uint8_t>(value >> 8);
-            at[1] = static_cast<std::uint8_t>(value);
-        };
-        sum(ip + 10, {ip, kIp});
-        sum(icmp + 2, {icmp, kIcmp + kQuote});
-        return frame;
-    };
-    constexpr std::uint8_t kHost = 1, kPort = 3;
     wires.cut = true;
     devmem_event event;
     const auto closed = [&] { return WirePair::take(wires.a, DEVMEM_EVENT_CLOSED, &event); };
-    ASSERT_TRUE(wires.inject(wires.a, message(kPort, 1)));
-    ASSERT_TRUE(wires.inject(wires.a, message(kHost, 0)));
+    ASSERT_TRUE(wires.inject(wires.a, unreachable(syn, kPort, 1)));
+    ASSERT_TRUE(wires.inject(wires.a, unreachable(syn, kHost, 0)));
     EXPECT_FALSE(wires.run_until(closed, 0.1)) << "a wrong number; a soft error";
-    ASSERT_TRUE(wires.inject(wires.a, message(kPort, 0)));
+    ASSERT_TRUE(wires.inject(wires.a, unreachable(syn, kPort, 0)));
     ASSERT_TRUE(wires.run_until(closed, 1));
     EXPECT_EQ(event.error, -ECONNREFUSED);
+}
+
+// RFC 9293 3.8.3 (SHLD-9): the application is told of R1, and why if that is known.
+TEST(Connection, RetryingIsToldWithTheReason)
+{
+    WirePair wires({}, {});
+    devmem_conn_t client = 0, server = 0;
+    ASSERT_TRUE(wires.establish(80, &client, &server));
+    wires.cut = wires.seen_a.keep = true;
+    ASSERT_EQ(devmem_send(wires.a.shard, client, "x", 1), 1);
+    ASSERT_TRUE(wires.run_until([&] { return !wires.seen_a.frames.empty(); }));
+    ASSERT_TRUE(wires.inject(wires.a, unreachable(wires.seen_a.frames[0], kHost, 0)));
+    devmem_event event{};
+    ASSERT_TRUE(
+        wires.run_until([&] { return WirePair::take(wires.a, DEVMEM_EVENT_RETRYING, &event); }, 5));
+    EXPECT_EQ(event.conn, client);
+    EXPECT_EQ(event.error, -EHOSTUNREACH);
+    EXPECT_EQ(wires.seen_a.frames.size(), 4u) << "the segment, and three times again";
+    EXPECT_TRUE(wires.a.events.empty()) << "nothing is given up";
 }
 
 TEST(PortOpen, AThresholdIsForAPortMadeForIt)

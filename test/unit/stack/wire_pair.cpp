@@ -170,6 +170,8 @@ void WirePair::look(const rte_mbuf* m, Seen& seen)
         packet.kind == wire::Kind::kTcp) {
         seen.segments++;
         seen.last = packet;
+        if (seen.keep)
+            seen.frames.emplace_back(head.begin(), head.end());
     }
 }
 

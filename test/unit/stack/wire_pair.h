@@ -88,6 +88,8 @@ public:
     struct Seen {
         std::uint64_t segments = 0;
         wire::Packet last{};
+        bool keep = false; ///< the bytes, too
+        std::vector<std::vector<std::uint8_t>> frames;
     };
     Seen seen_a, seen_b;
 

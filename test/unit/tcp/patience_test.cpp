@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Keep-alive (RFC 9293 3.8.4, RFC 1122 4.2.3.6) and user timeout (RFC 9293 3.10.8, RFC 5482).
+// Keep-alive (RFC 9293 3.8.4, RFC 1122 4.2.3.6), user timeout (RFC 9293 3.10.8, RFC 5482) and what
+// the application is told before it comes to that (RFC 9293 3.8.3, R1).
 #include "test/unit/tcp/harness.h"
 
 #include <cerrno>
@@ -211,6 +212,78 @@ TEST_F(TcpTest, UserTimeoutOfASyn)
     run_for(5 * kSecond);
     EXPECT_EQ(conn.error(), -ETIMEDOUT);
     EXPECT_EQ(out.size(), 3u) << "at 0, 1 and 3 s";
+}
+
+struct Retrying : EstablishedTest {
+    /// Until so many segments went out since the last look. @return whether kRetrying came
+    bool told_after(std::size_t segments)
+    {
+        out.clear();
+        seen = kNothing;
+        while (out.size() < segments)
+            run_for(10'000);
+        return (seen & kRetrying) != 0;
+    }
+};
+
+TEST_F(Retrying, IsToldAtTheThirdRetransmissionAndOnce)
+{
+    for (std::uint32_t i = 0; i < 3; i++) {
+        send("x");
+        EXPECT_FALSE(told_after(2));
+        EXPECT_TRUE(told_after(1));
+        EXPECT_FALSE(told_after(5));
+        in({.ack = i}); // no progress
+        EXPECT_FALSE(told_after(2));
+        in({.ack = i + 1});
+    }
+    EXPECT_EQ(conn.state(), State::kEstablished);
+}
+
+TEST_F(Retrying, WithWhatTheNetworkSaidOfIt)
+{
+    send("x");
+    EXPECT_EQ(conn.soft_error(), 0);
+    seen |= conn.icmp_error(false, iss, -EHOSTUNREACH, now, ctx);
+    EXPECT_TRUE(told_after(3));
+    EXPECT_EQ(conn.soft_error(), -EHOSTUNREACH);
+    in({.ack = 1});
+    EXPECT_EQ(conn.soft_error(), 0);
+}
+
+// A probe sent for the third time again; a peer that answers probes is there (MUST-37).
+TEST_F(Retrying, IsToldOfProbesThatAreNotAnswered)
+{
+    in({.window = 0});
+    send("x");
+    for (int i = 0; i < 10; i++) {
+        EXPECT_FALSE(told_after(1));
+        in({.window = 0});
+    }
+    EXPECT_FALSE(told_after(3));
+    EXPECT_TRUE(told_after(1));
+    EXPECT_FALSE(told_after(5));
+}
+
+// R1 and R2 are two numbers: the one is told of before the other ends the connection.
+TEST_F(Retrying, ComesBeforeTheEnd)
+{
+    config.retries = 3;
+    send("x");
+    EXPECT_TRUE(told_after(3));
+    EXPECT_FALSE(seen & kClosed);
+    run_for(10 * kSecond);
+    EXPECT_TRUE(seen & kClosed);
+}
+
+TEST_F(TcpTest, RetryingIsToldOfASyn)
+{
+    connect();
+    run_for(7 * kSecond - 1);
+    EXPECT_FALSE(seen & kRetrying);
+    run_for(1);
+    EXPECT_TRUE(seen & kRetrying);
+    EXPECT_EQ(out.size(), 4u) << "at 0, 1, 3 and 7 s";
 }
 
 } // namespace

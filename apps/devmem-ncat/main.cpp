@@ -27,6 +27,7 @@
 #include <iostream>
 #include <iterator>
 #include <memory>
+#include <span>
 #include <thread>
 
 namespace ncat {
@@ -73,19 +74,22 @@ int resolve(const Options& options, devmem_endpoint* remote)
         return complain(kBadArguments, "-c: " + options.connect + ": " + gai_strerror(rc));
     const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> all(raw, freeaddrinfo);
     remote->port = options.tcp_port;
+    const std::span<const devmem_addr> locals =
+        options.source.addr.family != 0 ? std::span(&options.source.addr, 1) : options.addrs;
     for (const addrinfo* at = raw; at; at = at->ai_next) {
         char host[NI_MAXHOST];
         if (getnameinfo(at->ai_addr, at->ai_addrlen, host, sizeof(host), nullptr, 0,
                         NI_NUMERICHOST) != 0 ||
             devmem_addr_parse(host, &remote->addr) < 0)
             continue;
-        if (std::any_of(options.addrs.begin(), options.addrs.end(), [&](const devmem_addr& local) {
+        if (std::any_of(locals.begin(), locals.end(), [&](const devmem_addr& local) {
                 return local.family == remote->addr.family;
             }))
             return 0;
     }
-    return complain(kBadArguments, "-c: " + options.connect +
-                                       " is not of the family (IPv4, IPv6) of any -s address");
+    return complain(kBadArguments,
+                    "-c: " + options.connect + " is not of the family (IPv4, IPv6) of " +
+                        (options.source.addr.family != 0 ? "--source" : "any -s address"));
 }
 
 int read_file(const std::string& name, std::vector<std::byte>* bytes)
@@ -283,6 +287,8 @@ int receive(const Options& options, const devmem_endpoint& remote, Job& job,
     config.naddrs = static_cast<unsigned>(options.addrs.size());
     config.gateways = options.gateways.data();
     config.ngateways = static_cast<unsigned>(options.gateways.size());
+    config.dscp = options.dscp;
+    config.ttl = options.ttl;
     auto stack = devmem::Stack::create(config, &why);
     if (!stack)
         return complain_about("-f " + options.port, stack.error(), why);

@@ -48,6 +48,16 @@ void check_together(const CLI::App& app, const Options& options)
         if (!options.listen && app.count(only) != 0)
             refuse(only, "only with -l");
     }
+    for (const char* only : {"--source", "--source-port"}) {
+        if (options.listen && app.count(only) != 0)
+            refuse(only, "only with -c");
+    }
+    const devmem_addr& source = options.source.addr;
+    if (source.family != 0 &&
+        std::none_of(options.addrs.begin(), options.addrs.end(), [&](const devmem_addr& addr) {
+            return addr.family == source.family && std::ranges::equal(addr.bytes, source.bytes);
+        }))
+        refuse("--source", "none of the -s addresses");
     if (options.json && options.to_stdout())
         refuse("--json", "not with -o -, which also writes to stdout");
     for (const int family : {4, 6}) {
@@ -117,6 +127,20 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options* opt
     texts("-g", "ADDR", "gateway; one for IPv4, one for IPv6", [&](const std::string& value) {
         options->gateways.push_back(address("-g", value, "an IPv4 or IPv6 address"));
     });
+    text("--source", "ADDR", "which of the local addresses to connect from",
+         [&](const std::string& value) {
+             options->source.addr = address("--source", value, "an IPv4 or IPv6 address");
+         });
+    text("--source-port", "PORT", "TCP port to connect from", [&](const std::string& value) {
+        options->source.port = number<std::uint16_t>("--source-port", value, 1, 65535);
+    });
+    text("--dscp", "N", "DSCP of the packets sent, 0 to 63", [&](const std::string& value) {
+        options->dscp = number<std::uint8_t>("--dscp", value, 0, 63);
+    });
+    text("--ttl", "N", "TTL or hop limit of the packets sent, default 64",
+         [&](const std::string& value) {
+             options->ttl = number<std::uint8_t>("--ttl", value, 1, 255);
+         });
     text("-p", "PORT", "TCP port", [&](const std::string& value) {
         options->tcp_port = number<std::uint16_t>("-p", value, 1, 65535);
     });

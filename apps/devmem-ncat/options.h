@@ -19,6 +19,9 @@ struct Options {
     std::string connect; ///< host to connect to; empty: listen
     std::vector<devmem_addr> addrs;
     std::vector<devmem_addr> gateways;
+    devmem_endpoint source{}; ///< to connect from; family 0, port 0: any
+    std::uint8_t dscp = 0;
+    std::uint8_t ttl = 0; ///< 0: the library's default
     std::uint16_t tcp_port = 0;
     std::string port; ///< for devmem_port_open()
     std::uint16_t queues = 1;

@@ -59,7 +59,7 @@ std::error_code Receiver::listen()
 
 std::error_code Receiver::connect(const devmem_endpoint& remote)
 {
-    auto connection = shard_.connect(remote);
+    auto connection = shard_.connect(remote, &job_.options.source);
     if (!connection)
         return connection.error();
     job_.connections.fetch_add(1);

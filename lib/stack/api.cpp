@@ -67,7 +67,13 @@ int devmem_accept(devmem_shard* shard, devmem_listener_t listener, devmem_conn_t
 
 int devmem_connect(devmem_shard* shard, const devmem_endpoint* remote, devmem_conn_t* conn)
 {
-    return shard->connect(*remote, conn);
+    return shard->connect({}, *remote, conn);
+}
+
+int devmem_connect_from(devmem_shard* shard, const devmem_endpoint* local,
+                        const devmem_endpoint* remote, devmem_conn_t* conn)
+{
+    return shard->connect(local != nullptr ? *local : devmem_endpoint{}, *remote, conn);
 }
 
 int devmem_conn_endpoints(const devmem_shard* shard, devmem_conn_t conn, devmem_endpoint* local,
@@ -79,6 +85,11 @@ int devmem_conn_endpoints(const devmem_shard* shard, devmem_conn_t conn, devmem_
 int devmem_conn_set(devmem_shard* shard, devmem_conn_t conn, const devmem_conn_config* config)
 {
     return config->size == sizeof(*config) ? shard->set(conn, *config) : -EINVAL;
+}
+
+int devmem_conn_set_ip(devmem_shard* shard, devmem_conn_t conn, uint8_t dscp, uint8_t ttl)
+{
+    return shard->set_ip(conn, dscp, ttl);
 }
 
 int devmem_recv(devmem_shard* shard, devmem_conn_t conn, devmem_token* tokens, unsigned n)

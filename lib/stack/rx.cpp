@@ -446,7 +446,8 @@ bool devmem_shard::no_connection(const wire::Packet& packet, const tcp::Segment&
 /// A connection with the sender of a packet, as we send.
 wire::Flow devmem_shard::reply_to(const wire::Packet& packet) const
 {
-    return {packet.dst, packet.src, packet.dst_port, packet.src_port, stack_.mac, packet.src_mac};
+    return {packet.dst, packet.src,     packet.dst_port, packet.src_port,
+            stack_.mac, packet.src_mac, stack_.dscp,     stack_.hop_limit};
 }
 
 devmem_shard::Listener* devmem_shard::listener_for(const wire::Packet& packet)

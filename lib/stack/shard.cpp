@@ -675,6 +675,13 @@ std::uint16_t devmem_shard::largest_mss(std::uint8_t family) const
     return static_cast<std::uint16_t>(stack_.mtu - headers);
 }
 
+/// Whether a connection of the shard has these addresses and ports.
+bool devmem_shard::in_use(const wire::Flow& flow) const
+{
+    const FlowKey key = key_of(flow);
+    return flows_->find(flows_->hash(key), key) != FlowTable::kNotFound;
+}
+
 std::uint16_t devmem_shard::ephemeral_port(const wire::Flow& flow)
 {
     // RFC 6056 3.3.3: an offset by hash of the destination, then upwards.
@@ -683,30 +690,38 @@ std::uint16_t devmem_shard::ephemeral_port(const wire::Flow& flow)
     const std::uint32_t offset = isn_.timestamp_offset(name_of(flow));
     for (std::uint32_t i = 0; i < kCount; i++) {
         trial.src_port = static_cast<std::uint16_t>(kFirst + (offset + next_port_++) % kCount);
-        const FlowKey key = key_of(trial);
-        if (flows_->find(flows_->hash(key), key) == FlowTable::kNotFound)
+        if (!in_use(trial))
             return trial.src_port;
     }
     return 0;
 }
 
-int devmem_shard::connect(const devmem_endpoint& remote, devmem_conn_t* conn)
+int devmem_shard::connect(const devmem_endpoint& local, const devmem_endpoint& remote,
+                          devmem_conn_t* conn)
 {
     if ((remote.addr.family != 4 && remote.addr.family != 6) || remote.port == 0)
         return -EINVAL;
-    wire::Ip local, next_hop;
+    wire::Ip next_hop;
     wire::Flow flow{};
+    flow.dscp = stack_.dscp;
+    flow.hop_limit = stack_.hop_limit;
     flow.dst = to_ip(remote.addr);
     if (!is_host(flow.dst))
         return -EINVAL;
-    if (!stack_.route(flow.dst, &local, &next_hop))
-        return local.family == 0 ? -EADDRNOTAVAIL : -ENETUNREACH;
-    flow.src = local;
+    const bool chosen = local.addr.family != 0;
+    if (chosen && local.addr.family != remote.addr.family)
+        return -EAFNOSUPPORT;
+    if (!stack_.route(flow.dst, &flow.src, &next_hop))
+        return flow.src.family == 0 ? -EADDRNOTAVAIL : -ENETUNREACH;
     flow.dst_port = remote.port;
     flow.src_mac = stack_.mac;
-    flow.src_port = ephemeral_port(flow);
-    if (flow.src_port == 0)
+    if (chosen)
+        flow.src = to_ip(local.addr);
+    flow.src_port = local.port != 0 ? local.port : ephemeral_port(flow);
+    if (stack_.local_address(flow.src) < 0 || flow.src_port == 0)
         return -EADDRNOTAVAIL;
+    if (in_use(flow))
+        return -EADDRINUSE;
     const std::uint32_t index = allocate_slot();
     if (index == kNoSlot)
         return -ENOMEM;
@@ -754,6 +769,19 @@ int devmem_shard::set(devmem_conn_t conn, const devmem_conn_config& config)
     slot->tcp.set_patience(patience, now_);
     if (slot->in_table) // otherwise it is over
         arm(static_cast<std::uint32_t>(conn));
+    return 0;
+}
+
+int devmem_shard::set_ip(devmem_conn_t conn, std::uint8_t dscp, std::uint8_t ttl)
+{
+    Slot* slot = lookup(conn);
+    if (slot == nullptr)
+        return -EBADF;
+    if (dscp > kLargestDscp || ttl == 0)
+        return -EINVAL;
+    slot->flow.dscp = dscp;
+    slot->flow.hop_limit = ttl;
+    slot->ack = wire::AckTemplate(slot->flow);
     return 0;
 }
 

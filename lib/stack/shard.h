@@ -55,9 +55,10 @@ struct devmem_shard final : devmem::tcp::Sink {
     int listen(std::uint16_t port, unsigned backlog, devmem_listener_t* listener);
     int listen_close(devmem_listener_t listener);
     int accept(devmem_listener_t listener, devmem_conn_t* conn);
-    int connect(const devmem_endpoint& remote, devmem_conn_t* conn);
+    int connect(const devmem_endpoint& local, const devmem_endpoint& remote, devmem_conn_t* conn);
     int endpoints(devmem_conn_t conn, devmem_endpoint* local, devmem_endpoint* remote) const;
     int set(devmem_conn_t conn, const devmem_conn_config& config);
+    int set_ip(devmem_conn_t conn, std::uint8_t dscp, std::uint8_t ttl);
     int recv(devmem_conn_t conn, devmem_token* tokens, unsigned n);
     unsigned recv_burst(devmem_conn_t* conns, devmem_token* tokens, unsigned n);
     std::int64_t send(devmem_conn_t conn, const void* data, std::size_t len);
@@ -259,6 +260,7 @@ private:
     struct Delivery;
     void count(const Delivery& delivery);
     unsigned take_tokens(std::uint32_t index, devmem_token* tokens, unsigned n, Delivery& delivery);
+    bool in_use(const devmem::wire::Flow& flow) const;
     std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
     std::uint16_t announced_mss(std::uint8_t family, bool timestamps) const;
     std::uint16_t largest_mss(std::uint8_t family) const;

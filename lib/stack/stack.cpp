@@ -125,6 +125,10 @@ int devmem_stack::create(const devmem_stack_config& config, devmem_stack** out, 
             config.region == nullptr ? "a stack needs a region" : "a stack needs a local address";
         return -EINVAL;
     }
+    if (config.dscp > kLargestDscp) {
+        error = "DSCP " + std::to_string(config.dscp) + " is more than 63";
+        return -EINVAL;
+    }
     std::unique_ptr<devmem_stack> stack(new devmem_stack);
     stack->port_id = config.port_id;
     stack->addrs.assign(config.addrs, config.addrs + config.naddrs);
@@ -142,6 +146,8 @@ int devmem_stack::create(const devmem_stack_config& config, devmem_stack** out, 
     if (config.rcv_window != 0)
         stack->tcp.rcv_window = config.rcv_window;
     stack->tcp.held_limit_bytes = config.held_limit;
+    stack->dscp = config.dscp;
+    stack->hop_limit = config.ttl != 0 ? config.ttl : wire::kDefaultHopLimit;
 
     if (const int rc = stack->configure_port(config, error); rc != 0)
         return rc;

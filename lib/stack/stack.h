@@ -31,6 +31,7 @@ struct devmem_stack {
     std::uint16_t port_id = 0;
     std::uint16_t mtu = 0;
     devmem::wire::Mac mac{};
+    std::uint8_t dscp = 0, hop_limit = 0; ///< that connections begin with
     std::vector<devmem_addr> addrs;
     std::vector<devmem::wire::Ip> ips; ///< of `addrs`
     std::vector<devmem_addr> gateways;
@@ -61,6 +62,8 @@ private:
 };
 
 namespace devmem {
+
+inline constexpr std::uint8_t kLargestDscp = 63; ///< RFC 2474 3
 
 wire::Ip to_ip(const devmem_addr& addr);
 devmem_addr to_addr(const wire::Ip& ip);

@@ -75,11 +75,16 @@ std::uint16_t checksum_fold(std::uint32_t sum); ///< folded and complemented
 std::uint32_t checksum_pseudo(const Ip& src, const Ip& dst, std::uint8_t protocol,
                               std::uint32_t l4_bytes);
 
-/// What a TCP segment to be written says. Ports and addresses are in Flow.
+/// The default of RFC 1700 and of RFC 4861 6.3.2 where no router says otherwise.
+inline constexpr std::uint8_t kDefaultHopLimit = 64;
+
+/// What a TCP segment to be written says. What all segments of a connection say is in Flow.
 struct Flow {
     Ip src, dst;
     std::uint16_t src_port, dst_port;
     Mac src_mac, dst_mac;
+    std::uint8_t dscp = 0; ///< RFC 2474, 6 bits
+    std::uint8_t hop_limit = kDefaultHopLimit;
 };
 
 struct TcpHeader {

@@ -15,9 +15,11 @@ void write_ethernet(std::uint8_t* out, const Mac& dst, const Mac& src, std::uint
 void write_below(std::uint8_t* out, const Below& below, std::uint32_t l4_bytes)
 {
     std::uint8_t* ip = out + kEthernetBytes;
+    const auto traffic_class = static_cast<std::uint8_t>(below.dscp << 2); // RFC 2474 3
     if (below.dst.family == 4) {
         write_ethernet(out, below.dst_mac, below.src_mac, kEthertypeIpv4);
-        store16(ip, 0x4500);
+        ip[0] = 0x45;
+        ip[1] = traffic_class;
         store16(ip + 2, static_cast<std::uint16_t>(kIpv4Bytes + l4_bytes));
         store16(ip + 4, below.ip_id);
         store16(ip + 6, 0);
@@ -30,7 +32,7 @@ void write_below(std::uint8_t* out, const Below& below, std::uint32_t l4_bytes)
         return;
     }
     write_ethernet(out, below.dst_mac, below.src_mac, kEthertypeIpv6);
-    store32(ip, 0x60000000);
+    store32(ip, 0x60000000 | std::uint32_t{traffic_class} << 20);
     store16(ip + 4, static_cast<std::uint16_t>(l4_bytes));
     ip[6] = below.protocol;
     ip[7] = below.hop_limit;

@@ -13,11 +13,9 @@ struct Below {
     Ip src, dst; ///< of one family
     std::uint8_t protocol;
     std::uint8_t hop_limit;
-    std::uint16_t ip_id; ///< IPv4 only
+    std::uint16_t ip_id;   ///< IPv4 only
+    std::uint8_t dscp = 0; ///< ECN is 0: not capable (RFC 3168 5)
 };
-
-/// The default of RFC 1700 and of RFC 4861 6.3.2 where no router says otherwise.
-inline constexpr std::uint8_t kDefaultHopLimit = 64;
 
 /// Offset of the layer above in a packet to `dst`.
 inline std::uint32_t below_bytes(const Ip& dst)

@@ -16,10 +16,10 @@ std::size_t write_tcp(std::span<std::uint8_t> out, const Flow& flow, const TcpHe
     if (l4 + header > out.size() || segment > 0xffff - kIpv4Bytes)
         return 0;
     const auto l4_bytes = static_cast<std::uint32_t>(segment);
-    write_below(
-        out.data(),
-        {flow.dst_mac, flow.src_mac, flow.src, flow.dst, kProtocolTcp, kDefaultHopLimit, ip_id},
-        l4_bytes);
+    write_below(out.data(),
+                {flow.dst_mac, flow.src_mac, flow.src, flow.dst, kProtocolTcp, flow.hop_limit,
+                 ip_id, flow.dscp},
+                l4_bytes);
 
     std::uint8_t* p = out.data() + l4;
     store16(p, flow.src_port);

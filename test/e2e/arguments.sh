@@ -42,6 +42,11 @@ refuse --rate "${GOOD[@]}" --rate 0
 refuse --rate "${GOOD[@]}" --rate fast
 refuse --hold "${GOOD[@]}" --hold 129M
 refuse --connections "${GOOD[@]}" --connections 0
+refuse --dscp "${GOOD[@]}" --dscp 64
+refuse --ttl "${GOOD[@]}" --ttl 0
+refuse --source "${GOOD[@]}" --source $OURS4
+refuse --source -c $PEER4 -f tap:dm0 -s $OURS4/24 -p $PORT --source 10.0.0.3
+refuse --source-port "${GOOD[@]}" --source-port 2
 refuse --send "${GOOD[@]}" --send /nonexistent
 refuse -o "${GOOD[@]}" -o /nonexistent/file
 refuse nonsense "${GOOD[@]}" -m nonsense:size=1M

@@ -493,6 +493,10 @@ void Stack::conn_step(Input& in)
         const int rc = devmem_conn_endpoints(shard_, conn, &local, &remote);
         one_of(rc, {-EBADF});
         FUZZ_CHECK(rc != 0 || local.addr.family == 4);
+        if (what & 0x80) {
+            const std::uint8_t dscp = in.u8(), ttl = in.u8();
+            one_of(devmem_conn_set_ip(shard_, conn, dscp, ttl), {-EBADF, -EINVAL});
+        }
         break;
     }
     case 6: {
@@ -504,8 +508,16 @@ void Stack::conn_step(Input& in)
         Peer& peer = peers_[in.u8() % kPeers];
         remote.port = what & 0x20 ? in.u16() : peer.port;
         devmem_conn_t opened = 0;
-        const int rc = devmem_connect(shard_, &remote, &opened);
-        one_of(rc, {-EINVAL, -EADDRNOTAVAIL, -ENETUNREACH, -ENOMEM});
+        devmem_endpoint local{};
+        if (what & 0x10) {
+            local.addr.family = in.u8() & 7;
+            std::copy_n(known.begin(), known.size(), local.addr.bytes);
+            local.addr.bytes[3] = what & 0x08 ? 1 : in.u8();
+            local.port = in.u8();
+        }
+        const int rc =
+            devmem_connect_from(shard_, what & 0x10 ? &local : nullptr, &remote, &opened);
+        one_of(rc, {-EINVAL, -EAFNOSUPPORT, -EADDRNOTAVAIL, -EADDRINUSE, -ENETUNREACH, -ENOMEM});
         if (rc == 0)
             conns_.push_back(opened);
         break;

@@ -428,6 +428,8 @@ struct devmem_stack_config {
                                    included, bytes in whole fragments; 0: as much as it leaves free
                                    in its shard: one that hoards has half, n of them n parts in
                                    n + 1 */
+    uint8_t dscp;             /**< what connections begin with, see devmem_conn_set_ip() */
+    uint8_t ttl;              /**< likewise; 64 */
 };
 
 /**
@@ -559,6 +561,18 @@ DEVMEM_API int devmem_accept(struct devmem_shard* shard, devmem_listener_t liste
 DEVMEM_API int devmem_connect(struct devmem_shard* shard, const struct devmem_endpoint* remote,
                               devmem_conn_t* conn);
 
+/**
+ * devmem_connect() from a given address, or port, or both (RFC 9293 3.9.1.1).
+ *
+ * @param local one of the stack's addresses, or one of family 0: the stack chooses; any port, one
+ *   that is listened on too, or 0: the stack chooses. NULL: it chooses both
+ * @return as devmem_connect(); -EAFNOSUPPORT the addresses are of two families; -EADDRNOTAVAIL
+ *   besides: the address is not the stack's; -EADDRINUSE a connection of the shard has these
+ *   addresses and ports, be it in TIME-WAIT.
+ */
+DEVMEM_API int devmem_connect_from(struct devmem_shard* shard, const struct devmem_endpoint* local,
+                                   const struct devmem_endpoint* remote, devmem_conn_t* conn);
+
 /** Who is at either end. @return 0; -EBADF. */
 DEVMEM_API int devmem_conn_endpoints(const struct devmem_shard* shard, devmem_conn_t conn,
                                      struct devmem_endpoint* local, struct devmem_endpoint* remote);
@@ -583,6 +597,16 @@ struct devmem_conn_config {
  */
 DEVMEM_API int devmem_conn_set(struct devmem_shard* shard, devmem_conn_t conn,
                                const struct devmem_conn_config* config);
+
+/**
+ * Set what IP says of all that a connection sends from now on, its SYN included if it is not out
+ * yet. A SYN-ACK, and what is sent for no connection, say what devmem_stack_config does.
+ * @param dscp differentiated services codepoint (RFC 2474), 0 to 63; sent as it is
+ * @param ttl TTL or hop limit, 1 to 255
+ * @return 0; -EBADF; -EINVAL.
+ */
+DEVMEM_API int devmem_conn_set_ip(struct devmem_shard* shard, devmem_conn_t conn, uint8_t dscp,
+                                  uint8_t ttl);
 
 /** devmem_token.flags */
 #define DEVMEM_TOKEN_HOST 0x1u /**< the bytes arrived in host memory; `region` is readable */

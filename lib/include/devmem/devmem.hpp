@@ -253,6 +253,11 @@ public:
     std::error_code shutdown() { return to_error(devmem_shutdown(shard_, id_)); }
     /// Reset instead of close.
     std::error_code abort() { return to_error(devmem_abort(std::exchange(shard_, nullptr), id_)); }
+    /// DSCP, and TTL or hop limit, of what is sent from now on.
+    std::error_code set_ip(std::uint8_t dscp, std::uint8_t ttl)
+    {
+        return to_error(devmem_conn_set_ip(shard_, id_, dscp, ttl));
+    }
     std::error_code endpoints(devmem_endpoint* local, devmem_endpoint* remote) const
     {
         return to_error(devmem_conn_endpoints(shard_, id_, local, remote));
@@ -334,10 +339,12 @@ public:
         return Listener(raw_, listener);
     }
     /// Completion is an event: CONNECTED or CLOSED.
-    Result<Connection> connect(const devmem_endpoint& remote)
+    /// @param local from where, as devmem_connect_from()
+    Result<Connection> connect(const devmem_endpoint& remote,
+                               const devmem_endpoint* local = nullptr)
     {
         devmem_conn_t conn;
-        if (const int rc = devmem_connect(raw_, &remote, &conn); rc < 0)
+        if (const int rc = devmem_connect_from(raw_, local, &remote, &conn); rc < 0)
             return to_error(rc);
         return Connection(raw_, conn);
     }

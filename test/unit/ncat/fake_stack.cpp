@@ -101,10 +101,12 @@ int devmem_accept(devmem_shard* shard, devmem_listener_t, devmem_conn_t* conn)
     return 0;
 }
 
-int devmem_connect(devmem_shard* shard, const devmem_endpoint* remote, devmem_conn_t* conn)
+int devmem_connect_from(devmem_shard* shard, const devmem_endpoint* local,
+                        const devmem_endpoint* remote, devmem_conn_t* conn)
 {
     if (remote->port == 0)
         return -EINVAL;
+    shard->from = *local;
     *conn = shard->next_conn++;
     shard->connections.try_emplace(*conn);
     return 0;

@@ -40,6 +40,7 @@ struct devmem_shard {
     std::map<devmem_conn_t, FakeConnection> connections;
     bool listening = false;
     devmem_conn_t next_conn = 1;
+    devmem_endpoint from{}; ///< where the program connects from
     devmem_shard_stats stats{};
     unsigned unbound = 0; ///< calls of devmem_shard_rebind() without a region
     int rebind_says = 0;  ///< what they return

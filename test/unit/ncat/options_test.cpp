@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,10 @@ TEST(Options, ReadsEveryOption)
                                  "3K",
                                  "--hds-thresh",
                                  "256",
+                                 "--dscp",
+                                 "46",
+                                 "--ttl",
+                                 "5",
                                  "--send",
                                  "request",
                                  "--",
@@ -74,6 +79,8 @@ TEST(Options, ReadsEveryOption)
     EXPECT_EQ(options.hold, 64u << 20);
     EXPECT_EQ(options.unbind_after, 3072u);
     EXPECT_EQ(options.hds_thresh, 256u);
+    EXPECT_EQ(options.dscp, 46);
+    EXPECT_EQ(options.ttl, 5);
     ASSERT_EQ(options.addrs.size(), 2u);
     EXPECT_EQ(options.addrs[0].prefix_len, 24);
     EXPECT_EQ(options.addrs[1].family, 6);
@@ -103,8 +110,21 @@ TEST(Options, Defaults)
     EXPECT_EQ(parsed.options.queues, 1);
     EXPECT_EQ(parsed.options.connections, 1u);
     EXPECT_EQ(parsed.options.rate, 0u);
+    EXPECT_EQ(parsed.options.dscp, 0);
+    EXPECT_EQ(parsed.options.ttl, 0);
+    EXPECT_EQ(parsed.options.source.addr.family, 0);
+    EXPECT_EQ(parsed.options.source.port, 0);
     EXPECT_TRUE(parsed.options.json);
     EXPECT_TRUE(parsed.options.eal.empty());
+}
+
+TEST(Options, Source)
+{
+    const Parsed parsed = parse({"-c", "peer", "-s", "fd00::2/64", "-s", "fd00::3/64", "--source",
+                                 "fd00::3", "--source-port", "20", "-p", "1", "-f", "tap:dm0"});
+    ASSERT_FALSE(parsed.status) << parsed.message;
+    EXPECT_EQ(parsed.options.source.addr.bytes[15], 3);
+    EXPECT_EQ(parsed.options.source.port, 20);
 }
 
 TEST(Options, TheLastOfTwoCounts)
@@ -158,6 +178,16 @@ TEST(Options, RefusesInOneLineThatNamesTheArgument)
         {{"-l", "--hds-thresh", "-1"}, "--hds-thresh", "from 0 to 65535"},
         {{"-l", "--hds-thresh", "65536"}, "--hds-thresh", "from 0 to 65535"},
         {{"-l", "--connections", "0"}, "--connections", "from 1 to"},
+        {{"-l", "--dscp", "64"}, "--dscp", "from 0 to 63"},
+        {{"-l", "--ttl", "0"}, "--ttl", "from 1 to 255"},
+        {{"-l", "--ttl", "256"}, "--ttl", "from 1 to 255"},
+        {{"-c", "h", "--source", "here"}, "--source", "IPv4 or IPv6"},
+        {{"-c", "h", "-p", "1", "-s", "10.0.0.1", "-f", "tap:a", "--source", "10.0.0.2"},
+         "--source",
+         "-s"},
+        {{"-l", "-p", "1", "-s", "10.0.0.1", "-f", "tap:a", "--source-port", "2"},
+         "--source-port",
+         "only with -c"},
         {{"-l", "--frobnicate"}, "--frobnicate", "--hash"},
         {{"-l", "-x", "3"}, "-x", "--hash"},
         {{"-l", "stray"}, "stray", "--hash"},
@@ -185,10 +215,11 @@ TEST(Options, HelpNamesEveryOption)
 {
     const Parsed parsed = parse({"--help"});
     EXPECT_EQ(parsed.status, 0);
-    for (const char* name :
-         {"-l", "-c", "-s", "-g", "-p", "-f", "-q", "-v", "-m", "-o", "-k", "--connections",
-          "--hash", "--rate", "--hold", "--unbind-after", "--hds-thresh", "--send", "--json"})
-        EXPECT_NE(parsed.message.find(std::string("  ") + name), std::string::npos) << name;
+    std::istringstream names("-l -c -s -g --source --source-port --dscp --ttl -p -f -q -v -m -o -k "
+                             "--connections --hash --rate --hold --unbind-after --hds-thresh "
+                             "--send --json");
+    for (std::string name; names >> name;)
+        EXPECT_NE(parsed.message.find("  " + name), std::string::npos) << name;
 }
 
 } // namespace

@@ -308,7 +308,17 @@ TEST_F(ReceiverTest, ConnectsAndReportsARefusal)
     devmem_endpoint remote{};
     EXPECT_EQ(receiver->connect(remote), std::errc::invalid_argument);
     remote.port = 80;
+    options.source.port = 4321;
     ASSERT_FALSE(receiver->connect(remote));
+    EXPECT_EQ(shard.from.port, 4321);
+    testing::internal::CaptureStderr();
+    shard.raise(DEVMEM_EVENT_RETRYING, 1);
+    shard.raise(DEVMEM_EVENT_RETRYING, 1, -EHOSTUNREACH);
+    receiver->poll();
+    EXPECT_EQ(testing::internal::GetCapturedStderr(),
+              "devmem-ncat: 0.0.0.0:80: no answer, trying on\n"
+              "devmem-ncat: 0.0.0.0:80: no answer, trying on: No route to host\n");
+    EXPECT_FALSE(job->failed);
     shard.connections[1].then = -ECONNREFUSED;
     shard.raise(DEVMEM_EVENT_CLOSED, 1, -ECONNREFUSED);
     receiver->poll();

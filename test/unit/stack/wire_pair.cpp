@@ -46,17 +46,23 @@ void make_end(End& end, const EndConfig& config, const char* name, const char* a
     ASSERT_EQ(devmem_region_create(config.region.c_str(), &end.region, error, sizeof(error)), 0)
         << error;
     ASSERT_EQ(devmem_addr_parse(address, &end.addr), 0);
+    end.addrs = {end.addr};
+    if (config.second_address != nullptr) {
+        ASSERT_EQ(devmem_addr_parse(config.second_address, &end.addrs.emplace_back()), 0);
+    }
     devmem_stack_config stack{};
     stack.size = sizeof(stack);
     stack.port_id = end.port.port_id;
     stack.region = end.region;
-    stack.addrs = &end.addr;
-    stack.naddrs = 1;
+    stack.addrs = end.addrs.data();
+    stack.naddrs = static_cast<unsigned>(end.addrs.size());
     stack.flags = config.flags;
     stack.max_connections = config.max_connections;
     stack.fragment_bytes = config.fragment_bytes;
     stack.rcv_window = config.rcv_window;
     stack.held_limit = config.held_limit;
+    stack.dscp = config.dscp;
+    stack.ttl = config.ttl;
     stack.host_bytes = 1u << 20;
     ASSERT_EQ(devmem_stack_create(&stack, &end.stack, error, sizeof(error)), 0) << error;
     end.shard = devmem_stack_shard(end.stack, 0);

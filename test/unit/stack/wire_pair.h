@@ -40,6 +40,7 @@ struct End {
     devmem_stack* stack = nullptr;
     devmem_shard* shard = nullptr;
     devmem_addr addr{};
+    std::vector<devmem_addr> addrs;   ///< all of them
     std::vector<devmem_event> events; ///< everything raised and not yet looked for
 };
 
@@ -51,6 +52,8 @@ struct EndConfig {
     std::uint32_t rcv_window = 0;
     std::uint32_t held_limit = 0;
     std::uint16_t hds_thresh = 0;
+    const char* second_address = nullptr;
+    std::uint8_t dscp = 0, ttl = 0;
 };
 
 /// The pair. Construct, then poll() until what the test waits for has happened.

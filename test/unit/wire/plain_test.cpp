@@ -134,9 +134,14 @@ TEST(AckTemplate, WritesWhatWriteTcpWrites)
 {
     std::mt19937 random(2);
     for (const std::uint8_t family : kFamilies) {
-        const Flow flow = flow_of(family);
-        const AckTemplate ack(flow);
+        Flow flow = flow_of(family);
+        AckTemplate ack(flow);
         for (unsigned i = 0; i < 20'000; i++) {
+            if (i % 100 == 0) { // they change in the life of a connection
+                flow.dscp = static_cast<std::uint8_t>(random() % 64);
+                flow.hop_limit = static_cast<std::uint8_t>(random());
+                ack = AckTemplate(flow);
+            }
             const TcpHeader header{
                 static_cast<std::uint32_t>(random()), static_cast<std::uint32_t>(random()),
                 static_cast<std::uint16_t>(random()), static_cast<std::uint8_t>(random() % 64)};

@@ -73,6 +73,31 @@ TEST(WriteTcp, WritesTheSampleFrames)
     EXPECT_EQ(written(kFlow4, {0x11223344, 0, 64240, 0x02}, syn), without_df(frames::kSyn4));
 }
 
+// RFC 791 3.1, RFC 8200 3, RFC 2474 3: where they stand, and that nothing else changes.
+TEST(WriteTcp, DscpAndHopLimit)
+{
+    for (Flow flow : {kFlow4, kFlow6}) {
+        const Bytes plain = written(flow, {1, 2, 3, 0x10}, {});
+        for (unsigned i = 0; i < 256; i++) {
+            flow.dscp = static_cast<std::uint8_t>(i % 64);
+            flow.hop_limit = static_cast<std::uint8_t>(255 - i);
+            Bytes frame = written(flow, {1, 2, 3, 0x10}, {});
+            Bytes expected = plain;
+            if (flow.src.family == 4) {
+                EXPECT_EQ(model::ones_complement_sum(std::span(frame).subspan(14, 20)), 0xffff);
+                expected[15] = static_cast<std::uint8_t>(i % 64 * 4);
+                expected[22] = static_cast<std::uint8_t>(255 - i);
+                std::copy_n(&frame[24], 2, &expected[24]);
+            } else {
+                expected[14] = static_cast<std::uint8_t>(0x60 + i % 64 / 4);
+                expected[15] = static_cast<std::uint8_t>(i % 4 * 0x40);
+                expected[21] = static_cast<std::uint8_t>(255 - i);
+            }
+            EXPECT_EQ(frame, expected) << i;
+        }
+    }
+}
+
 TEST(WriteTcp, ChecksumTakesPayloadInAnyTwoParts)
 {
     std::mt19937 random(4);

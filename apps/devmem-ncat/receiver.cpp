@@ -176,6 +176,7 @@ void Receiver::handle(const devmem_event& event)
             remove(session);
         break;
     case DEVMEM_EVENT_ACCEPT:
+    case DEVMEM_EVENT_URGENT: // is in line
         break;
     }
 }

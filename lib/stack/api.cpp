@@ -82,6 +82,11 @@ int devmem_conn_endpoints(const devmem_shard* shard, devmem_conn_t conn, devmem_
     return shard->endpoints(conn, local, remote);
 }
 
+std::int64_t devmem_conn_urgent(const devmem_shard* shard, devmem_conn_t conn)
+{
+    return shard->urgent(conn);
+}
+
 int devmem_conn_set(devmem_shard* shard, devmem_conn_t conn, const devmem_conn_config* config)
 {
     return config->size == sizeof(*config) ? shard->set(conn, *config) : -EINVAL;

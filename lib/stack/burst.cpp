@@ -289,7 +289,6 @@ void devmem_shard::receive_train(const Train& train)
         .len = plain.text_bytes,
         .payload = std::span(train_runs_).first(runs),
         .options = &plain_options_,
-        .ipv6 = plain.ipv6,
     };
     Slot& slot = slots_[index];
     current_ = &slot;

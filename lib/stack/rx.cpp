@@ -343,6 +343,7 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
         .payload = {},
         .options = &packet.options,
         .ipv6 = packet.src.family == 6,
+        .urgent = packet.urgent,
     };
 
     const FlowKey key{packet.src, packet.dst, packet.src_port, packet.dst_port};

@@ -389,6 +389,8 @@ std::uint32_t devmem_shard::act_rarely(std::uint32_t index, std::uint32_t action
             offer(listeners_[slot.listener], handle(index));
         }
     }
+    if ((actions & tcp::kUrgent) != 0)
+        raise(index, DEVMEM_EVENT_URGENT);
     if ((actions & tcp::kWritable) != 0)
         raise(index, DEVMEM_EVENT_WRITABLE);
     if ((actions & tcp::kRetrying) != 0)
@@ -648,6 +650,8 @@ int devmem_shard::accept(devmem_listener_t listener, devmem_conn_t* conn)
             continue; // reset while it waited
         leave_backlog(slot);
         slot.owned = true;
+        if (slot.tcp.urgent_bytes() != 0)
+            raise(index, DEVMEM_EVENT_URGENT);
         if (slot.tcp.readable_bytes() != 0 || slot.tcp.peer_closed())
             raise(index, DEVMEM_EVENT_READABLE);
         *conn = candidate;
@@ -751,6 +755,12 @@ int devmem_shard::endpoints(devmem_conn_t conn, devmem_endpoint* local,
     *local = {to_addr(slot->flow.src), slot->flow.src_port};
     *remote = {to_addr(slot->flow.dst), slot->flow.dst_port};
     return 0;
+}
+
+std::int64_t devmem_shard::urgent(devmem_conn_t conn) const
+{
+    const Slot* slot = const_cast<devmem_shard*>(this)->lookup(conn);
+    return slot == nullptr ? -EBADF : std::int64_t{slot->tcp.urgent_bytes()};
 }
 
 int devmem_shard::set(devmem_conn_t conn, const devmem_conn_config& config)

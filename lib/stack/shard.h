@@ -57,6 +57,7 @@ struct devmem_shard final : devmem::tcp::Sink {
     int accept(devmem_listener_t listener, devmem_conn_t* conn);
     int connect(const devmem_endpoint& local, const devmem_endpoint& remote, devmem_conn_t* conn);
     int endpoints(devmem_conn_t conn, devmem_endpoint* local, devmem_endpoint* remote) const;
+    std::int64_t urgent(devmem_conn_t conn) const;
     int set(devmem_conn_t conn, const devmem_conn_config& config);
     int set_ip(devmem_conn_t conn, std::uint8_t dscp, std::uint8_t ttl);
     int recv(devmem_conn_t conn, devmem_token* tokens, unsigned n);

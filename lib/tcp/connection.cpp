@@ -218,6 +218,16 @@ void Connection::lend(Time now, Context& ctx)
     }
 }
 
+std::uint32_t Connection::urgent_bytes() const
+{
+    if (!urgent_)
+        return 0;
+    const Seq text_end = fin_reached_ ? fin_seq_ : rcv_nxt_; // of what has come
+    const Seq taken = text_end - readable_;
+    const Seq end = may_receive() ? rcv_up_ : min(rcv_up_, text_end);
+    return end > taken ? distance(taken, end) : 0;
+}
+
 std::int64_t Connection::send(std::span<const std::byte> data, Context& ctx)
 {
     if (state_ == State::kSynSent || state_ == State::kSynReceived)

@@ -52,6 +52,7 @@ enum Actions : std::uint32_t {
                           ///< application holds much: call window_check() when that changes
     kRetrying = 1u << 7,  ///< Config::retries_told retransmissions without an answer (RFC 9293
                           ///< 3.8.3, R1); soft_error() may say why. Again after progress
+    kUrgent = 1u << 8,    ///< urgent data is pending where none was, or goes further
 };
 
 constexpr Actions operator|(Actions a, Actions b)
@@ -109,6 +110,7 @@ struct ColdState {
     Seq snd_max_; ///< one past the highest sent: the RFC's SND.NXT
     Seq snd_wl2_;
     Seq fin_seq_;
+    Seq rcv_up_; ///< if urgent_
     std::uint32_t snd_wnd_;
     std::uint32_t snd_wnd_max_;
     std::uint16_t send_mss_; ///< payload and options
@@ -123,6 +125,7 @@ struct ColdState {
     bool rst_pending_;
     bool blocked_; ///< the sink had no room
     bool syn_lost_;
+    bool urgent_; ///< RCV.UP is ahead of what was taken, or was at the last poll()
 
     Timer timer_ = Timer::kNone;
     Time deadline_ = kNever;
@@ -226,6 +229,9 @@ public:
     std::uint64_t readable_bytes() const { return readable_; }
     /// The peer's FIN was reached in order (the receive queue may still hold bytes).
     bool peer_closed() const { return fin_reached_; }
+    /// Bytes from the next one of receive() to RCV.UP, the end of urgent data; 0: none is pending.
+    /// Some may be yet to come; what ends the stream ends them.
+    std::uint32_t urgent_bytes() const;
 
     /// Queue bytes; they go out at the next poll(), which the caller is to call. There is no Nagle
     /// delay: a request or a reply comes in one piece. @return bytes taken; 0 the buffer is full
@@ -296,6 +302,7 @@ private:
     bool no_reset(Arrival& in);
     bool no_syn(Arrival& in);
     bool ack_ok(Arrival& in);
+    void take_urgent(Arrival& in);
     void take_text(Arrival& in);
     void take_fin(Arrival& in);
     void repeat_syn_ack(Arrival& in);

@@ -52,6 +52,7 @@ Actions Connection::process_any(const Segment& segment, Time now, Context& ctx)
     } else if (state_ == State::kSynSent) {
         process_syn_sent(in);
     } else if (timestamp_ok(in) && sequence_ok(in) && no_reset(in) && no_syn(in) && ack_ok(in)) {
+        take_urgent(in);
         take_text(in);
         take_fin(in);
     }
@@ -252,7 +253,22 @@ void Connection::update_timestamp(const Arrival& in)
     }
 }
 
-/// Seventh, process the segment text (the sixth, the URG bit: urgent data is data, RFC 6093).
+/// Sixth, check the URG bit: RCV.UP = max(RCV.UP, SEG.UP). The pointer names the byte behind urgent
+/// data (3.8.5), which may not have come yet, or not fit in the window. What was taken is urgent no
+/// more, so that a segment sent again tells nothing.
+void Connection::take_urgent(Arrival& in)
+{
+    if (!in.has(kUrg) || !may_receive())
+        return;
+    const Seq up = in.segment.seq + in.segment.urgent;
+    if (up <= rcv_nxt_ - readable_ || (urgent_ && up <= rcv_up_))
+        return;
+    rcv_up_ = up;
+    urgent_ = true;
+    in.actions |= kUrgent;
+}
+
+/// Seventh, process the segment text. Urgent data is in line (RFC 6093 6).
 void Connection::take_text(Arrival& in)
 {
     if (!may_receive())

@@ -7,12 +7,13 @@
 
 namespace devmem::tcp {
 
-/// Nothing is to be sent, unacknowledged, or to be asked of the peer; no block is to be reported.
+/// Nothing is to be sent, unacknowledged, or to be asked of the peer; no block is to be reported;
+/// RCV.UP need not be kept up.
 bool Connection::at_rest() const
 {
     return state_ == State::kEstablished && snd_una_ == snd_max_ && buffer_.size() == 0 &&
            timer_ == Timer::kNone && keepalive_deadline_ == kNever && !fin_queued_ && !blocked_ &&
-           !retransmit_now_ && sack_.empty(ooo_);
+           !retransmit_now_ && !urgent_ && sack_.empty(ooo_);
 }
 
 Time Connection::next_of_all_deadlines() const
@@ -29,6 +30,7 @@ Actions Connection::poll_any(Time now, Context& ctx)
         transmit(call);
     else if (rst_pending_)
         send_reset(call);
+    urgent_ = urgent_bytes() != 0; // left behind, RCV.UP would seem to lie ahead some day
     quiet_ = at_rest();
     return call.actions;
 }

@@ -33,7 +33,8 @@ struct Segment {
     std::uint32_t len; ///< payload bytes: the sum over `payload`
     std::span<const Run> payload;
     const wire::TcpOptions* options; ///< never nullptr
-    bool ipv6 = false;
+    bool ipv6 = false;               ///< means something in a SYN
+    std::uint16_t urgent = 0;        ///< pointer, with kUrg
 };
 
 /// The MSS that a SYN announces, or has by saying nothing (RFC 9293 3.7.1, MUST-15).

@@ -55,6 +55,7 @@ struct Packet {
     std::uint16_t src_port, dst_port;
     std::uint32_t seq, ack;
     std::uint16_t window;
+    std::uint16_t urgent; ///< pointer
     std::uint8_t flags;
     TcpOptions options;
 };

@@ -35,6 +35,7 @@ inline Verdict parse_tcp(const View& view, std::uint32_t l4, std::uint32_t l4_by
     packet->ack = load32(tcp + 8);
     packet->flags = tcp[13];
     packet->window = load16(tcp + 14);
+    packet->urgent = load16(tcp + 18);
     packet->options = {};
     if (header == kTcpBytes + 12 && load32(tcp + kTcpBytes) == kTimestampsLead) [[likely]] {
         packet->options.timestamps = true;

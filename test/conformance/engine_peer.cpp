@@ -100,7 +100,7 @@ void EnginePeer::inject(std::span<const std::uint8_t> bytes)
     }
     const auto payload = place(std::span(frame).subspan(packet.header_bytes, packet.payload_bytes));
     segment({tcp::Seq(packet.seq), tcp::Seq(packet.ack), packet.window, packet.flags, 1,
-             packet.payload_bytes, payload, &packet.options, ends_.family == 6});
+             packet.payload_bytes, payload, &packet.options, ends_.family == 6, packet.urgent});
 }
 
 void EnginePeer::segment(const tcp::Segment& in)
@@ -177,6 +177,8 @@ void EnginePeer::act(Slot& slot, tcp::Actions actions)
         slot.connected = true;
     if (actions & tcp::kRetrying)
         slot.retrying = true;
+    if (actions & tcp::kUrgent)
+        slot.urgent_told++;
     if (actions & tcp::kClosed) {
         slot.live = false;
         slot.error = -slot.connection.error();
@@ -249,13 +251,22 @@ void EnginePeer::check_window()
         act(*slot, slot->connection.window_check(now(), ctx_));
 }
 
+/// Of the stream up to RCV.UP, what read() has not returned.
+std::size_t EnginePeer::urgent_left(const Slot& slot)
+{
+    const std::size_t ahead = slot.connection.urgent_bytes();
+    return ahead != 0 ? slot.unread.size() + ahead : slot.urgent;
+}
+
 long EnginePeer::read(long fd, std::span<std::uint8_t> into)
 {
     Slot* s = slot(fd);
     if (!s)
         return -ENOTCONN;
     tcp::Run run;
-    while (s->unread.size() < into.size() && s->connection.receive(&run, ctx_)) {
+    for (std::size_t urgent = urgent_left(*s);
+         s->unread.size() < into.size() && s->connection.receive(&run, ctx_);
+         s->urgent = std::min(urgent, s->unread.size())) {
         const std::uint8_t* bytes = &memory_[run.first * std::size_t{kFragmentBytes} + run.off];
         s->unread.insert(s->unread.end(), bytes, bytes + run.len);
         s->held.push_back(run);
@@ -265,6 +276,7 @@ long EnginePeer::read(long fd, std::span<std::uint8_t> into)
     const auto n = std::min(into.size(), s->unread.size());
     std::copy_n(s->unread.begin(), n, into.begin());
     s->unread.erase(s->unread.begin(), s->unread.begin() + static_cast<std::ptrdiff_t>(n));
+    s->urgent -= std::min(s->urgent, n);
     check_window();
     if (n != 0 || into.empty())
         return static_cast<long>(n);
@@ -333,6 +345,15 @@ long EnginePeer::readable(long fd, int* bytes)
     return 0;
 }
 
+long EnginePeer::at_mark(long fd, int* whether)
+{
+    const Slot* s = slot(fd);
+    if (!s)
+        return -EINVAL;
+    *whether = urgent_left(*s) == 1;
+    return 0;
+}
+
 long EnginePeer::set_option(long fd, const std::string& name, int value)
 {
     Socket& socket = sockets_.at(fd);
@@ -347,8 +368,10 @@ long EnginePeer::set_option(long fd, const std::string& name, int value)
         socket.patience.keepalive_probes = number;
     else if (name == "TCP_USER_TIMEOUT")
         socket.patience.user_timeout = tcp::Time{number} * 1000;
-    else // The engine never delays a small segment, and one listener has its port to itself.
-        return name == "TCP_NODELAY" || name == "SO_REUSEADDR" ? 0 : -ENOPROTOOPT;
+    else // As it always is: no small segment delayed, urgent data in line, a port of its own.
+        return name == "TCP_NODELAY" || name == "SO_OOBINLINE" || name == "SO_REUSEADDR"
+                   ? 0
+                   : -ENOPROTOOPT;
     socket.patience.keepalive = socket.keepalive ? socket.keepalive_idle : 0;
     if (socket.slot)
         be_patient(socket);
@@ -367,6 +390,10 @@ long EnginePeer::extension(const std::string& name, std::span<const long> argume
         credit_.free_bytes = value;
     } else if (name == "held_limit") {
         config_.held_limit_bytes = static_cast<std::uint32_t>(value);
+    } else if (name == "urgent_left") {
+        return static_cast<long>(urgent_left(*slots_.back()));
+    } else if (name == "urgent_told") {
+        return std::exchange(slots_.back()->urgent_told, 0);
     } else if (name == "hold") {
         hold_ = value != 0;
         for (const auto& slot : slots_) {

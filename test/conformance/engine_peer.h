@@ -42,6 +42,7 @@ public:
     long linger(long fd) override;
     long pending_error(long fd, int* error) override;
     long readable(long fd, int* bytes) override;
+    long at_mark(long fd, int* whether) override;
     long set_option(long fd, const std::string& name, int value) override;
     long extension(const std::string& name, std::span<const long> arguments) override;
     std::string leaks() override;
@@ -58,6 +59,8 @@ private:
         int error = 0;
         bool retrying = false;           ///< kRetrying has come and was not asked for
         std::deque<std::uint8_t> unread; ///< of runs taken from the engine
+        std::size_t urgent = 0;          ///< bytes of these that are urgent; see urgent_left()
+        unsigned urgent_told = 0;        ///< times since urgent_told() was called
         std::vector<tcp::Run> held;      ///< by the application
         tcp::Returned returned;
     };
@@ -79,6 +82,7 @@ private:
     void act(Slot& slot, tcp::Actions actions);
     void poll(Slot& slot);
     void give_back(Slot& slot);
+    static std::size_t urgent_left(const Slot& slot);
     void check_window();
     std::vector<tcp::Run> place(std::span<const std::uint8_t> payload);
 

@@ -246,7 +246,14 @@ long Host::sendto(long fd, const void* from, std::size_t bytes, int flags, const
 
 long Host::ioctl(long fd, unsigned long request, void* argument)
 {
-    return request == SIOCINQ ? engine_->readable(fd, static_cast<int*>(argument)) : -EINVAL;
+    switch (request) {
+    case SIOCINQ:
+        return engine_->readable(fd, static_cast<int*>(argument));
+    case SIOCATMARK:
+        return engine_->at_mark(fd, static_cast<int*>(argument));
+    default:
+        return -EINVAL;
+    }
 }
 
 long Host::close(int fd)

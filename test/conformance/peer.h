@@ -44,6 +44,7 @@ public:
     virtual long linger(long fd) = 0; ///< SO_LINGER, on, 0 s: close() aborts
     virtual long pending_error(long fd, int* error) = 0;
     virtual long readable(long fd, int* bytes) = 0;
+    virtual long at_mark(long fd, int* whether) = 0; ///< the next byte is the last of urgent data
     /// An integer option. @return -ENOPROTOOPT: not one of this peer
     virtual long set_option(long fd, const std::string& name, int value) = 0;
     /// Calls that are no system calls.

@@ -71,7 +71,7 @@ private:
     long write(const Call& call);
     long set_option(const Call& call);
     long get_option(const Call& call);
-    long readable(const Call& call);
+    long device_control(const Call& call);
     long extension(const Call& call);
 
     const Script& script_;
@@ -350,7 +350,7 @@ long Player::system_call(const Call& call)
     if (name == "getsockopt")
         return get_option(call);
     if (name == "ioctl")
-        return readable(call);
+        return device_control(call);
     return extension(call);
 }
 
@@ -400,15 +400,20 @@ long Player::get_option(const Call& call)
     return result;
 }
 
-long Player::readable(const Call& call)
+long Player::device_control(const Call& call)
 {
-    if (call.arguments.at(1) != "SIOCINQ")
-        fail("ioctl() is for SIOCINQ");
-    int bytes = 0;
-    const long result = peer_.readable(descriptor(call), &bytes);
-    const std::string got = "[" + std::to_string(bytes) + "]";
+    const std::string& request = call.arguments.at(1);
+    int value = 0;
+    long result = 0;
+    if (request == "SIOCINQ")
+        result = peer_.readable(descriptor(call), &value);
+    else if (request == "SIOCATMARK")
+        result = peer_.at_mark(descriptor(call), &value);
+    else
+        fail("ioctl() is for SIOCINQ and SIOCATMARK");
+    const std::string got = "[" + std::to_string(value) + "]";
     if (result == 0 && got != call.arguments.at(2))
-        fail("expected " + call.arguments.at(2) + " bytes to be read, got " + got);
+        fail("expected " + call.arguments.at(2) + ", got " + got);
     return result;
 }
 

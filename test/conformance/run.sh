@@ -8,7 +8,7 @@ set -euo pipefail
 
 FOLDER=$ROOT/test/conformance
 PLUGIN=$BUILD/test/conformance/packetdrill_devmem.so
-OUR_CALLS='^[^/#]*\b(credit|held_limit|hold|retrying)\('
+OUR_CALLS='^[^/#]*\b(credit|held_limit|hold|retrying|urgent_left|urgent_told)\('
 
 # play PEER JOBS SCRIPT...
 play() { "$BUILD/test/conformance/conformance" --peer="$1" --jobs="$2" "${@:3}"; }

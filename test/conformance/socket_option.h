@@ -16,6 +16,7 @@ struct SocketOption {
 
 inline constexpr SocketOption kSocketOptions[] = {
     {"SO_KEEPALIVE", SOL_SOCKET, SO_KEEPALIVE},
+    {"SO_OOBINLINE", SOL_SOCKET, SO_OOBINLINE},
     {"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF},
     {"SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR},
     {"TCP_KEEPCNT", IPPROTO_TCP, TCP_KEEPCNT},

@@ -111,6 +111,11 @@ long SocketPeer::readable(long fd, int* bytes)
     return result_of(calls_.ioctl(calls_.userdata, static_cast<int>(fd), SIOCINQ, bytes));
 }
 
+long SocketPeer::at_mark(long fd, int* whether)
+{
+    return result_of(calls_.ioctl(calls_.userdata, static_cast<int>(fd), SIOCATMARK, whether));
+}
+
 long SocketPeer::set_option(long fd, const std::string& name, int value)
 {
     for (const SocketOption& each : kSocketOptions) {

@@ -24,6 +24,7 @@ public:
     long linger(long fd) override;
     long pending_error(long fd, int* error) override;
     long readable(long fd, int* bytes) override;
+    long at_mark(long fd, int* whether) override;
     long set_option(long fd, const std::string& name, int value) override;
     long extension(const std::string& name, std::span<const long> arguments) override;
 

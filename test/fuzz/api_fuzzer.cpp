@@ -493,6 +493,7 @@ void Stack::conn_step(Input& in)
         const int rc = devmem_conn_endpoints(shard_, conn, &local, &remote);
         one_of(rc, {-EBADF});
         FUZZ_CHECK(rc != 0 || local.addr.family == 4);
+        FUZZ_CHECK((devmem_conn_urgent(shard_, conn) == -EBADF) == (rc == -EBADF));
         if (what & 0x80) {
             const std::uint8_t dscp = in.u8(), ttl = in.u8();
             one_of(devmem_conn_set_ip(shard_, conn, dscp, ttl), {-EBADF, -EINVAL});

@@ -93,6 +93,7 @@ void check_same(const Packet& a, const Packet& b)
     FUZZ_CHECK(a.src == b.src && a.dst == b.dst);
     FUZZ_CHECK(a.src_port == b.src_port && a.dst_port == b.dst_port);
     FUZZ_CHECK(a.seq == b.seq && a.ack == b.ack && a.window == b.window && a.flags == b.flags);
+    FUZZ_CHECK(a.urgent == b.urgent);
     FUZZ_CHECK(a.options == b.options);
 }
 

@@ -479,6 +479,8 @@ DEVMEM_API void devmem_stack_fit(const struct devmem_stack* stack, struct devmem
 enum devmem_event_type {
     DEVMEM_EVENT_ACCEPT,    /**< a connection waits in the listener's accept queue */
     DEVMEM_EVENT_CONNECTED, /**< devmem_connect() succeeded */
+    DEVMEM_EVENT_URGENT,    /**< the peer marked data as urgent, or more of it, that is yet to be
+                                 received: see devmem_conn_urgent() */
     DEVMEM_EVENT_READABLE,  /**< bytes or the end of the stream can be received */
     DEVMEM_EVENT_WRITABLE,  /**< devmem_send() would accept bytes after having refused some */
     DEVMEM_EVENT_RETRYING,  /**< a segment, or a probe of a closed window, is sent for the fourth
@@ -576,6 +578,19 @@ DEVMEM_API int devmem_connect_from(struct devmem_shard* shard, const struct devm
 /** Who is at either end. @return 0; -EBADF. */
 DEVMEM_API int devmem_conn_endpoints(const struct devmem_shard* shard, devmem_conn_t conn,
                                      struct devmem_endpoint* local, struct devmem_endpoint* remote);
+
+/**
+ * How much urgent data remains to be received (RFC 9293 3.8.5). The peer marks a place in its
+ * stream: what comes before it is urgent, and is received like all else, in line (RFC 6093, which
+ * advises new applications against the mechanism). An URGENT event says that a mark is ahead where
+ * none was, or has moved on; several since the last devmem_shard_poll() are one. Asked before
+ * devmem_recv(), this tells where in the tokens to come the mark is; devmem_recv_burst() may take
+ * urgent bytes whose event was not taken yet. The shard's thread.
+ *
+ * @return bytes from the next one to receive up to the mark, some of which may be yet to arrive; 0
+ *   all were received, or the stream ended before the mark; -EBADF stale handle.
+ */
+DEVMEM_API int64_t devmem_conn_urgent(const struct devmem_shard* shard, devmem_conn_t conn);
 
 /** How long a connection waits for its peer. Zero-initialise; a zero field takes its default. */
 struct devmem_conn_config {

@@ -262,6 +262,14 @@ public:
     {
         return to_error(devmem_conn_endpoints(shard_, id_, local, remote));
     }
+    /// @return bytes that remain to be received of urgent data; see devmem_conn_urgent().
+    Result<std::size_t> urgent() const
+    {
+        const std::int64_t rc = devmem_conn_urgent(shard_, id_);
+        if (rc < 0)
+            return to_error(static_cast<int>(rc));
+        return static_cast<std::size_t>(rc);
+    }
 
 private:
     devmem_shard* shard_;

@@ -204,7 +204,9 @@ Actions Harness::process(const In& segment)
                     segment.wire_segments,
                     len,
                     payload,
-                    &options};
+                    &options,
+                    false,
+                    segment.urgent};
     const Actions actions = conn.process(s, now, ctx);
     seen |= actions;
     return actions;

@@ -105,6 +105,7 @@ struct In {
     std::uint16_t wire_segments = 1;
     FakePool::Shape shape = {};
     std::optional<std::string> text = {}; ///< instead of the stream's bytes
+    std::uint16_t urgent = 0;             ///< pointer
 };
 
 class Harness : public Sink {

@@ -57,6 +57,7 @@ struct Flying {
     Seq ack;
     bool timestamps;
     std::uint32_t tsval, tsecr;
+    std::uint16_t urgent = 0;
 };
 
 class World final : public Sink {
@@ -191,6 +192,7 @@ private:
     std::vector<std::uint32_t> reported_; ///< the arrival up to which a byte was reported; 0: not
     std::int64_t highest_ = 0;            ///< number used in the window
     std::vector<std::int64_t> fins_;      ///< where a FIN has been
+    std::int64_t urgent_end_ = 0;         ///< the highest an urgent pointer came to
     std::vector<Run> held_;
     std::vector<Flying> delayed_;
     unsigned emitted_ = 0, pure_acks_ = 0;                  ///< by the current call
@@ -220,7 +222,7 @@ void World::open()
     irs_ = Seq(setup_.wrap == 0 ? 0x10000000u * (1 + openings_) : 0u - before_wrap);
     iss_ = Seq(setup_.wrap == 0 ? 0x80000000u - 100 * openings_ : 0u - before_wrap / 2);
     openings_++;
-    delivered_ = cursor_next_ = edge_ = tried_edge_ = acked_ = highest_ = 0;
+    delivered_ = cursor_next_ = edge_ = tried_edge_ = acked_ = highest_ = urgent_end_ = 0;
     ours_max_ = ours_acked_ = 0;
     ours_una_ = ours_window_ = 0;
     app_sent_ = 0;
@@ -295,6 +297,12 @@ void World::after_call()
              "FIN: where no segment had one");
         must(engine_ == 0 || conn_.readable_bytes() != 0, "memory: kept after the end");
     }
+    if (orphan_)
+        return;
+    const std::int64_t urgent = conn_.urgent_bytes();
+    must(urgent == 0 || delivered_ + urgent <= urgent_end_, "urgent: more than any pointer said");
+    if (conn_.peer_closed() || !open_)
+        must(delivered_ + urgent <= rcv_nxt(), "urgent: beyond the end");
 }
 
 void World::note(Actions actions)
@@ -502,12 +510,20 @@ void World::arrive(Flying segment)
                     static_cast<std::uint16_t>(1 + segment.len / kMss),
                     segment.len,
                     placed_,
-                    &options};
+                    &options,
+                    false,
+                    segment.urgent};
     const bool empty = conn_.readable_bytes() == 0 && !conn_.peer_closed();
     const std::int64_t before = rcv_nxt();
+    const std::uint32_t urgent = conn_.urgent_bytes();
+    if (segment.flags & kUrg)
+        urgent_end_ = std::max(urgent_end_, segment.position + segment.urgent);
     const Actions actions = conn_.process(s, now_, ctx_);
     note(actions);
     after_call();
+    must(conn_.urgent_bytes() <= urgent || (actions & kUrgent), "urgent, and nobody was told");
+    must(!(actions & kUrgent) || segment.flags & kUrg, "urgent: told of nothing");
+    coverage.urgent += actions & kUrgent ? 1 : 0;
     const bool news = conn_.readable_bytes() != 0 || conn_.peer_closed();
     must(!(empty && news) || (actions & kReadable), "readable, and nobody was told");
     must(rcv_nxt() >= before || orphan_, "RCV.NXT: moved back");
@@ -682,8 +698,14 @@ void World::release(std::uint32_t first, std::uint32_t count)
 void World::receive(unsigned runs)
 {
     Run run;
-    while (runs-- != 0 && !failed() && !orphan_ && conn_.receive(&run, ctx_))
+    while (runs-- != 0 && !failed() && !orphan_) {
+        const std::uint32_t urgent = conn_.urgent_bytes();
+        if (!conn_.receive(&run, ctx_))
+            break;
         take(run);
+        must(conn_.urgent_bytes() == urgent - std::min(urgent, run.len),
+             "urgent: not less by what was taken");
+    }
 }
 
 /// The run is the stream's next part, in the copy of each byte that came first.
@@ -795,6 +817,7 @@ void World::step(const Event& event)
     case Kind::kControl: {
         Flying segment = flying(place(Place(event.y & 3)) + offset, 0, event.how & 0x3f, 0);
         segment.ack = acks(Acks(event.y >> 2 & 3), event.y >> 4);
+        segment.urgent = event.y;
         arrive(segment);
         poll_if_wanted();
         break;

@@ -24,7 +24,7 @@ enum class Kind : std::uint8_t {
     kArrive,      ///< delayed segment x arrives; how & 1: and once more later
     kLose,        ///< delayed segment x is lost
     kAck,         ///< no text: acknowledges what how & 3 says (Acks), and its window is y
-    kControl,     ///< flags how at here (y & 3) + x (signed), acknowledges (y >> 2 & 3)
+    kControl,     ///< flags how at here (y & 3) + x (signed), acknowledges (y >> 2 & 3), urgent: y
     kTime,        ///< x << (how & 15) microseconds pass
     kReceive,     ///< the application takes x & 63 runs
     kReturn,      ///< and returns 1 + (x & 63) tokens; how & 1: the last first
@@ -95,7 +95,8 @@ std::vector<std::uint8_t> encode(const Scenario& scenario);
 Scenario decode(std::span<const std::uint8_t> bytes);
 /// What was executed, in all scenarios of this process: says whether random events get anywhere.
 struct Coverage {
-    std::uint64_t scenarios, events, segments, delivered, out_of_order, sacked, closed, finished;
+    std::uint64_t scenarios, events, segments, delivered, out_of_order, sacked, closed, finished,
+        urgent;
 };
 extern Coverage coverage;
 

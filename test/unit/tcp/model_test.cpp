@@ -52,7 +52,8 @@ Event random_event(Random& random, std::uint32_t longest)
     }
     if (dice < 650) {
         // An exact RST ends all: rarely.
-        const auto flags = static_cast<std::uint8_t>(byte() & (random() % 10 ? 0x3b : 0x3f));
+        const auto any = static_cast<std::uint8_t>(byte() & (random() % 10 ? 0x3b : 0x3f));
+        const auto flags = random() % 3 ? any : std::uint8_t{kAck | kUrg};
         return {Kind::kControl, flags, static_cast<std::uint16_t>(random() % 64 - 32),
                 below(random, 65536)};
     }
@@ -126,6 +127,7 @@ TEST(Model, GetsSomewhere)
     EXPECT_GT(coverage.out_of_order / coverage.scenarios, 1u);
     EXPECT_GT(coverage.sacked / coverage.scenarios, 3u);
     EXPECT_GT(coverage.finished * 4, coverage.scenarios);
+    EXPECT_GT(coverage.urgent * 4, coverage.scenarios);
 }
 
 } // namespace

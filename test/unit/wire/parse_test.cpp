@@ -112,6 +112,19 @@ TEST(Parse, DataWithTimestampsIsTheSameOverBothFamilies)
     }
 }
 
+TEST(Parse, UrgentPointer)
+{
+    Packet packet;
+    ASSERT_EQ(parse_all(frames::kData4, &packet), Verdict::kOk);
+    EXPECT_EQ(packet.urgent, 0);
+    const std::size_t pointer = packet.l4_offset + 18u; // RFC 9293 3.1
+    Bytes frame = frames::kData4;
+    frame[pointer] = 0x12;
+    frame[pointer + 1] = 0x34;
+    ASSERT_EQ(parse_all(frame, &packet), Verdict::kOk);
+    EXPECT_EQ(packet.urgent, 0x1234);
+}
+
 // A parsed packet carries nothing over from the one that was in its place before.
 TEST(Parse, NothingIsLeftOfTheLastPacket)
 {

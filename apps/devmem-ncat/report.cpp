@@ -61,6 +61,7 @@ std::string Report::json() const
         {"host_bytes", host_bytes},
         {"fill", fill()},
         {"ooo_segments", stats.rx_ooo_segments},
+        {"ce_segments", stats.rx_ce_segments},
         {"sha256", hashes},
         {"region",
          {{"spec", region.spec},

@@ -23,8 +23,8 @@ constexpr std::uint32_t kFrom = 12;
 constexpr std::size_t kPieces = 5;
 using Piece [[gnu::vector_size(16)]] = std::uint64_t;
 
-/// Ones where packets of a train are the same: all but traffic class, length, identification, hop
-/// limit, checksums, sequence number, PSH and the urgent pointer, which is none.
+/// Ones where packets of a train are the same: all but DSCP, length, identification, hop limit,
+/// checksums, sequence number, PSH and the urgent pointer, which is none.
 struct HeaderMask {
     std::array<std::uint8_t, 16 * kPieces> bytes{};
 
@@ -38,10 +38,12 @@ struct HeaderMask {
         same(12, 2);
         if (ipv6) {
             bytes[ip - kFrom] = 0xf0;
+            bytes[ip + 1 - kFrom] = wire::kCe << 4;
             same(ip + 6, 1);
             same(ip + 8, 32);
         } else {
             same(ip, 1);
+            bytes[ip + 1 - kFrom] = wire::kCe;
             same(ip + 6, 2);
             same(ip + 9, 1);
             same(ip + 12, 8);

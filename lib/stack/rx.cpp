@@ -344,6 +344,7 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
         .options = &packet.options,
         .ipv6 = packet.src.family == 6,
         .urgent = packet.urgent,
+        .ce = packet.ecn == wire::kCe,
     };
 
     const FlowKey key{packet.src, packet.dst, packet.src_port, packet.dst_port};
@@ -392,8 +393,8 @@ void devmem_shard::receive_tcp(rte_mbuf* m, const wire::Packet& packet)
     pending_.runs = end;
 }
 
-/// What may be told to the engine as one segment: in-order data, same acknowledgement, window and
-/// options, as GRO does it. Anything else (SYN, FIN, RST, a lone ACK) is told by itself.
+/// What may be told to the engine as one segment: in-order data, same acknowledgement, window,
+/// options and mark, as GRO does it. Anything else (SYN, FIN, RST, a lone ACK) is told by itself.
 bool devmem_shard::joins_pending(std::uint32_t slot, const tcp::Segment& segment,
                                  const wire::TcpOptions& options) const
 {
@@ -402,8 +403,8 @@ bool devmem_shard::joins_pending(std::uint32_t slot, const tcp::Segment& segment
     return p.slot == slot && segment.len != 0 && p.segment.len != 0 &&
            ((p.segment.flags | segment.flags) & ~kPlain) == 0 &&
            segment.seq == p.segment.seq + p.segment.len && segment.ack == p.segment.ack &&
-           segment.window == p.segment.window && p.segment.len + segment.len <= kLongestTrain &&
-           options == p.options;
+           segment.window == p.segment.window && segment.ce == p.segment.ce &&
+           p.segment.len + segment.len <= kLongestTrain && options == p.options;
 }
 
 void devmem_shard::process_pending()

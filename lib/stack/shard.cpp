@@ -935,6 +935,7 @@ void devmem_shard::stats(devmem_shard_stats* stats) const
     stats->rx_payload_bytes = engine(counters_.payload_bytes);
     stats->rx_ooo_segments = engine(counters_.ooo_segments);
     stats->rx_duplicate_bytes = engine(counters_.duplicate_bytes);
+    stats->rx_ce_segments = engine(counters_.ce_segments);
     stats->tx_retransmits = engine(counters_.retransmits);
     stats->tx_acks = engine(counters_.pure_acks);
     stats->window_limited = engine(counters_.window_limited);

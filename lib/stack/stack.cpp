@@ -143,6 +143,7 @@ int devmem_stack::create(const devmem_stack_config& config, devmem_stack** out, 
     stack->tcp.timestamps = (config.flags & DEVMEM_STACK_NO_TIMESTAMPS) == 0;
     stack->tcp.sack = (config.flags & DEVMEM_STACK_NO_SACK) == 0;
     stack->tcp.window_scale = (config.flags & DEVMEM_STACK_NO_WSCALE) == 0;
+    stack->tcp.ecn = (config.flags & DEVMEM_STACK_NO_ECN) == 0;
     if (config.rcv_window != 0)
         stack->tcp.rcv_window = config.rcv_window;
     stack->tcp.held_limit_bytes = config.held_limit;

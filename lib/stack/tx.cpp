@@ -115,7 +115,7 @@ bool devmem_shard::tx_segment(const wire::Flow& flow, const tcp::SegmentOut& seg
     };
     auto* out = rte_pktmbuf_mtod(m, std::uint8_t*);
     const wire::TcpHeader header{segment.seq.value(), segment.ack.value(), segment.window,
-                                 segment.flags};
+                                 segment.flags, segment.ect ? wire::kEct0 : wire::kNotEct};
     const std::size_t len =
         wire::write_tcp({out, rte_pktmbuf_tailroom(m)}, flow, header, segment.options,
                         part(segment.payload[0]), part(segment.payload[1]), ip_id_++);

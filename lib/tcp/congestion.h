@@ -9,7 +9,8 @@
 namespace devmem::tcp {
 
 /// Congestion control of what we send, requests and replies: slow start, congestion avoidance, fast
-/// retransmit (RFC 5681), limited transmit (RFC 3042) and NewReno recovery (RFC 6582).
+/// retransmit (RFC 5681), limited transmit (RFC 3042), NewReno recovery (RFC 6582), and a mark for
+/// a loss (RFC 3168).
 class Congestion {
 public:
     static constexpr unsigned kDupThreshold = 3;
@@ -22,7 +23,7 @@ public:
         ssthresh_ = UINT32_MAX;
         counted_ = 0;
         forget_duplicates();
-        recover_ = iss;
+        recover_ = marked_ = iss;
         recovering_ = false;
     }
 
@@ -30,8 +31,9 @@ public:
     std::uint32_t window() const { return cwnd_ + limited_; }
 
     /// New data was acknowledged up to `ack`; `flight` is what remains outstanding.
+    /// @param echo the ACK has ECE: no reason to send more
     /// @return the first unacknowledged segment was lost too: send it again (a partial ACK).
-    bool acked(Seq ack, std::uint32_t bytes, std::uint32_t flight)
+    bool acked(Seq ack, std::uint32_t bytes, std::uint32_t flight, bool echo)
     {
         forget_duplicates();
         if (recovering_) {
@@ -44,6 +46,8 @@ public:
             cwnd_ = std::min(ssthresh_, std::max(flight, smss_) + smss_);
             return false;
         }
+        if (echo)
+            return false;
         if (cwnd_ < ssthresh_) {
             cwnd_ += std::min(bytes, smss_);
         } else {
@@ -72,10 +76,24 @@ public:
         if (dupacks_ != kDupThreshold || una <= recover_)
             return false;
         limited_ = 0;
-        ssthresh_ = std::max(flight_ / 2, 2 * smss_); // without what was sent since
+        if (una >= marked_)                               // not for a mark and a loss in one window
+            ssthresh_ = std::max(flight_ / 2, 2 * smss_); // without what was sent since
         cwnd_ = ssthresh_ + kDupThreshold * smss_;
         recover_ = sent;
         recovering_ = true;
+        return true;
+    }
+
+    /// An ACK up to `ack` has ECE, with `flight` outstanding before it: less is sent, once a
+    /// window, for marks and losses together (RFC 3168 6.1.2). @return it is from now on
+    bool marked(Seq ack, Seq sent, std::uint32_t flight)
+    {
+        if (recovering_ || ack <= max(recover_, marked_))
+            return false;
+        ssthresh_ = std::max(flight / 2, 2 * smss_);
+        cwnd_ = std::min(cwnd_, ssthresh_);
+        counted_ = 0;
+        marked_ = sent;
         return true;
     }
 
@@ -115,6 +133,7 @@ private:
     std::uint32_t limited_; ///< beyond cwnd, by limited transmit
     std::uint32_t flight_;  ///< at the first duplicate ACK
     Seq recover_;
+    Seq marked_; ///< what was sent when less was, for a mark
     bool recovering_;
 };
 

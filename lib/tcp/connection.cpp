@@ -108,6 +108,7 @@ void Connection::take_syn(const Segment& syn, Call& call)
     window_.set_scale(config, scale_ok_);
     sack_ok_ = config.sack && options.sack_permitted;
     timestamps_ok_ = config.timestamps && options.timestamps;
+    ecn_ok_ = config.ecn && passive_ && asks_ecn(syn);
     ts_recent_ = options.ts_val;
     ts_recent_time_ = call.now;
 

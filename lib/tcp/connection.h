@@ -126,6 +126,9 @@ struct ColdState {
     bool blocked_; ///< the sink had no room
     bool syn_lost_;
     bool urgent_; ///< RCV.UP is ahead of what was taken, or was at the last poll()
+    bool ecn_ok_;   ///< agreed on (RFC 3168 6.1.1)
+    bool ecn_echo_; ///< every ACK has ECE, until a segment with CWR comes
+    bool cwr_due_;  ///< the next new data has CWR: we send less
 
     Timer timer_ = Timer::kNone;
     Time deadline_ = kNever;
@@ -290,7 +293,7 @@ private:
         return segment.seq == rcv_nxt_ && segment.ack == snd_una_ &&
                state_ == State::kEstablished && (segment.flags & ~kPsh) == kAck &&
                segment.len - 1 < distance(rcv_nxt_, window_.edge()) && ooo_.empty() &&
-               segment.window == snd_wnd_field_ && !fin_known_ &&
+               segment.window == snd_wnd_field_ && !fin_known_ && !segment.ce &&
                (!timestamps_ok_ ||
                 (segment.options->timestamps && Seq(segment.options->ts_val) >= Seq(ts_recent_)));
     }
@@ -309,6 +312,7 @@ private:
     void refuse_sequence(Arrival& in);
     void report_old_text(Arrival& in);
     void note_fin(Arrival& in);
+    void note_congestion(Arrival& in);
     void store(Arrival& in);
     void store_in_order(Arrival& in);
     void store_around_gap(Arrival& in);
@@ -321,6 +325,7 @@ private:
     void acknowledged(const Segment& segment, Call& call);
     void acknowledged_new(const Segment& segment, Call& call);
     void fin_acknowledged(Call& call);
+    bool echoes_mark(const Segment& segment) const;
     bool duplicate_ack(const Segment& segment) const;
     bool shows_arrival(const Segment& segment);
     void update_send_window(const Segment& segment);

@@ -88,6 +88,7 @@ struct Counters {
     std::uint64_t duplicate_bytes = 0;
     std::uint64_t out_of_window = 0;
     std::uint64_t paws = 0;
+    std::uint64_t ce_segments = 0; ///< on the wire, with text in the window
     std::uint64_t after_close = 0;
     std::uint64_t ooo_overlap_bytes = 0;
     std::uint64_t no_memory = 0; ///< segments whose fragments the connection may not have
@@ -103,6 +104,7 @@ struct Config {
     bool timestamps = true;
     bool sack = true;
     bool window_scale = true;
+    bool ecn = true;                             ///< accepted of a peer that asks; we do not ask
     std::uint32_t rcv_window = 4u << 20;         ///< largest window of a connection
     std::uint32_t rcv_window_initial = 1u << 16; ///< in the SYN-ACK and until it proves too small
     /// Most a connection may hold or have promised, true size, the application's part included; 0:

@@ -145,12 +145,14 @@ bool Connection::sequence_ok(Arrival& in)
 }
 
 /// The peer has not seen our SYN-ACK. It hears its latest timestamp: with that of the first SYN it
-/// would take all its waiting for the round trip, and wait as long when an ACK is lost.
+/// would take all its waiting for the round trip, and wait as long when an ACK is lost. If it no
+/// longer asks for ECN there is none (RFC 3168 6.1.1.1).
 void Connection::repeat_syn_ack(Arrival& in)
 {
     if (in.has(kAck))
         return;
     update_timestamp(in);
+    ecn_ok_ = ecn_ok_ && asks_ecn(in.segment);
     snd_nxt_ = iss_;
     in.actions |= kPollNow;
 }
@@ -303,7 +305,26 @@ void Connection::take_text(Arrival& in)
         reset_peer(in);
         return;
     }
+    if (ecn_ok_)
+        note_congestion(in);
     store(in);
+}
+
+/// Text in the window, kept or not, may tell of congestion on its way, and that what we told of is
+/// known (RFC 3168 6.1.3); other segments do not (6.1.5). A sender that goes by either has a small
+/// window, for which a delayed ACK is a long time.
+void Connection::note_congestion(Arrival& in)
+{
+    if (in.has(kCwr)) {
+        ecn_echo_ = false;
+        ack_.quick();
+    }
+    if (in.segment.ce) {
+        in.ctx.counters.ce_segments += in.segment.wire_segments;
+        if (!ecn_echo_)
+            ack_.quick();
+        ecn_echo_ = true;
+    }
 }
 
 /// Remember where the stream ends. A FIN beyond the window comes again; one that contradicts an

@@ -7,13 +7,13 @@
 
 namespace devmem::tcp {
 
-/// Nothing is to be sent, unacknowledged, or to be asked of the peer; no block is to be reported;
-/// RCV.UP need not be kept up.
+/// Nothing is to be sent, unacknowledged, or to be asked of the peer; neither block nor congestion
+/// is to be reported; RCV.UP need not be kept up.
 bool Connection::at_rest() const
 {
     return state_ == State::kEstablished && snd_una_ == snd_max_ && buffer_.size() == 0 &&
            timer_ == Timer::kNone && keepalive_deadline_ == kNever && !fin_queued_ && !blocked_ &&
-           !retransmit_now_ && !urgent_ && sack_.empty(ooo_);
+           !retransmit_now_ && !urgent_ && !ecn_echo_ && sack_.empty(ooo_);
 }
 
 Time Connection::next_of_all_deadlines() const
@@ -110,10 +110,12 @@ void Connection::retransmit_timeout(Call& call)
     if (++tries_ == config.retries_told)
         call.actions |= kRetrying;
     rtt_.back_off(config);
-    if (syn)
+    if (syn) {
         syn_lost_ = true;
-    else
+    } else {
         congestion_.timed_out(snd_max_, distance(snd_una_, snd_max_), tries_ > 1);
+        cwr_due_ = ecn_ok_;
+    }
     snd_nxt_ = snd_una_;
     timed_since_ = kNever;
     retransmit_now_ = false;
@@ -286,6 +288,12 @@ bool Connection::send_segment(Seq seq, std::uint8_t flags, std::uint32_t n, Call
     out.ack = flags & kAck ? rcv_nxt_ : Seq(0);
     out.window = window_.field(rcv_nxt_, syn);
     out.flags = flags;
+    if (syn ? ecn_ok_ : ecn_echo_)
+        out.flags |= kEce;
+    // New data, and neither what is sent again (RFC 3168 6.1.5) nor what asks for a window (6.1.6).
+    out.ect = ecn_ok_ && n != 0 && seq == snd_max_ && timer_ != Timer::kPersist;
+    if (out.ect && cwr_due_)
+        out.flags |= kCwr;
     write_options(flags, call, &out.options);
     buffer_.view(distance(snd_una_, seq), n, out.payload);
     if (!ctx.sink.emit(out)) {
@@ -293,6 +301,7 @@ bool Connection::send_segment(Seq seq, std::uint8_t flags, std::uint32_t n, Call
         call.actions |= kPoll;
         return false;
     }
+    cwr_due_ = cwr_due_ && !out.ect;
     if (flags & kAck) {
         last_ack_sent_ = rcv_nxt_;
         ack_.sent();

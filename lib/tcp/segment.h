@@ -20,6 +20,8 @@ enum Flags : std::uint8_t {
     kPsh = 0x08,
     kAck = 0x10,
     kUrg = 0x20,
+    kEce = 0x40, ///< RFC 3168 6.1
+    kCwr = 0x80,
 };
 
 /// What came in. Checksum and header lengths were checked by the caller.
@@ -35,10 +37,18 @@ struct Segment {
     const wire::TcpOptions* options; ///< never nullptr
     bool ipv6 = false;               ///< means something in a SYN
     std::uint16_t urgent = 0;        ///< pointer, with kUrg
+    bool ce = false; ///< marked on its way: congestion experienced (RFC 3168 5)
 };
 
 /// The MSS that a SYN announces, or has by saying nothing (RFC 9293 3.7.1, MUST-15).
 std::uint16_t peer_mss(const Segment& syn);
+
+/// Whether a SYN asks for ECN (RFC 3168 6.1.1).
+inline bool asks_ecn(const Segment& syn)
+{
+    constexpr std::uint8_t kSetup = kEce | kCwr;
+    return (syn.flags & kSetup) == kSetup;
+}
 
 /// What is to go out.
 struct SegmentOut {
@@ -46,6 +56,7 @@ struct SegmentOut {
     Seq ack;
     std::uint16_t window; ///< as on the wire, scaled
     std::uint8_t flags;
+    bool ect; ///< may be marked instead of dropped: ECT(0)
     wire::TcpOptions options;
     /// Payload: bytes of host memory, valid during Sink::emit(). In two parts where the send buffer
     /// wraps.

@@ -26,12 +26,16 @@ void Connection::acknowledged(const Segment& segment, Call& call)
         progress_ = call.now;
         tries_ = 0; // a probe was answered: an application is not cut off (RFC 9293 3.8.6.1)
     }
+    const std::uint32_t flight = distance(snd_una_, snd_max_);
     if (segment.ack > snd_una_) {
         acknowledged_new(segment, call);
-    } else if (duplicate_ack(segment)) {
-        retransmit_now_ |= congestion_.duplicate(snd_una_, snd_max_, distance(snd_una_, snd_max_),
-                                                 shows_arrival(segment));
+    } else if (duplicate_ack(segment) &&
+               congestion_.duplicate(snd_una_, snd_max_, flight, shows_arrival(segment))) {
+        retransmit_now_ = true;
+        cwr_due_ = ecn_ok_;
     }
+    if (flight != 0 && echoes_mark(segment) && congestion_.marked(segment.ack, snd_max_, flight))
+        cwr_due_ = true;
     update_send_window(segment);
     if (unsent() != 0 || fin_unsent() || retransmit_now_)
         call.actions |= kPoll;
@@ -52,7 +56,7 @@ void Connection::acknowledged_new(const Segment& segment, Call& call)
     progress_ = call.now;
 
     const std::uint32_t flight = distance(snd_una_, snd_max_);
-    retransmit_now_ = congestion_.acked(snd_una_, bytes, flight);
+    retransmit_now_ = congestion_.acked(snd_una_, bytes, flight, echoes_mark(segment));
     if (timer_ == Timer::kRetransmit || timer_ == Timer::kPersist) {
         if (flight != 0)
             start_timer(Timer::kRetransmit, rtt_.rto(), call); // RFC 6298 5.3
@@ -80,6 +84,11 @@ void Connection::fin_acknowledged(Call& call)
     } else if (state_ == State::kLastAck) {
         finish(0, call);
     }
+}
+
+bool Connection::echoes_mark(const Segment& segment) const
+{
+    return ecn_ok_ && (segment.flags & kEce) != 0;
 }
 
 /// RFC 5681 2.

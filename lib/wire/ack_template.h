@@ -23,7 +23,7 @@ public:
     struct Timestamps {
         std::uint32_t val, ecr;
     };
-    /// As write_tcp() with no payload and no options but timestamps.
+    /// As write_tcp() with no payload, no options but timestamps, and Not-ECT.
     /// @param timestamps nullptr: none
     /// @return bytes written
     std::size_t write(std::uint8_t* out, const TcpHeader& tcp, const Timestamps* timestamps,

@@ -39,6 +39,9 @@ enum class Verdict : std::uint8_t {
 
 enum class Kind : std::uint8_t { kArp, kIcmp4, kIcmp6, kTcp };
 
+/// Codepoints of the ECN field (RFC 3168 5).
+enum Ecn : std::uint8_t { kNotEct = 0, kEct1 = 1, kEct0 = 2, kCe = 3 };
+
 /// A parsed frame. Pointers and offsets refer to the bytes given to parse().
 struct Packet {
     Kind kind;
@@ -51,6 +54,7 @@ struct Packet {
     std::uint32_t payload_bytes; ///< TCP: payload, by the IP header (Ethernet padding is left out)
     std::uint32_t need;          ///< kNeedMore: header bytes that must be available
     std::uint8_t hop_limit;      ///< TTL or hop limit (ND requires 255)
+    std::uint8_t ecn;            ///< the ECN field, see Ecn; not for ARP
     /// TCP only.
     std::uint16_t src_port, dst_port;
     std::uint32_t seq, ack;
@@ -92,6 +96,7 @@ struct TcpHeader {
     std::uint32_t seq, ack;
     std::uint16_t window;
     std::uint8_t flags;
+    Ecn ecn = kNotEct;
 };
 
 /// Largest header write_tcp() makes: Ethernet, IPv6, TCP with 40 bytes of options.

@@ -15,7 +15,7 @@ void write_ethernet(std::uint8_t* out, const Mac& dst, const Mac& src, std::uint
 void write_below(std::uint8_t* out, const Below& below, std::uint32_t l4_bytes)
 {
     std::uint8_t* ip = out + kEthernetBytes;
-    const auto traffic_class = static_cast<std::uint8_t>(below.dscp << 2); // RFC 2474 3
+    const auto traffic_class = static_cast<std::uint8_t>(below.dscp << 2 | below.ecn); // RFC 3168 5
     if (below.dst.family == 4) {
         write_ethernet(out, below.dst_mac, below.src_mac, kEthertypeIpv4);
         ip[0] = 0x45;

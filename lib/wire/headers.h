@@ -13,8 +13,9 @@ struct Below {
     Ip src, dst; ///< of one family
     std::uint8_t protocol;
     std::uint8_t hop_limit;
-    std::uint16_t ip_id;   ///< IPv4 only
-    std::uint8_t dscp = 0; ///< ECN is 0: not capable (RFC 3168 5)
+    std::uint16_t ip_id; ///< IPv4 only
+    std::uint8_t dscp = 0;
+    Ecn ecn = kNotEct;
 };
 
 /// Offset of the layer above in a packet to `dst`.

@@ -146,6 +146,7 @@ inline Verdict parse_ipv4(const View& view, std::uint32_t l3, Packet* packet)
         return Verdict::kTruncated;
     if ((load16(ip + 6) & kIpv4FragmentMask) != 0)
         return Verdict::kIpFragment;
+    packet->ecn = ip[1] & 3;
     packet->hop_limit = ip[8];
     set_ipv4(ip + 12, &packet->src);
     set_ipv4(ip + 16, &packet->dst);
@@ -163,6 +164,7 @@ inline Verdict parse_ipv6(const View& view, std::uint32_t l3, Packet* packet)
     const std::uint32_t end = l4 + load16(ip + 4);
     if (end > view.frame_bytes)
         return Verdict::kTruncated;
+    packet->ecn = ip[1] >> 4 & 3;
     packet->hop_limit = ip[7];
     packet->src.family = 6;
     packet->dst.family = 6;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "lib/wire/bytes.h"
+#include "lib/wire/frame.h"
 #include "lib/wire/layout.h"
 #include "lib/wire/tcp_options_codec.h"
 
@@ -14,7 +15,7 @@
 namespace devmem::wire {
 
 /// A segment with text: Ethernet without tags, IPv4 or IPv6 with nothing between it and TCP, no
-/// flags but ACK and PSH, timestamps or no options at all. Host order.
+/// flags but ACK and PSH, not marked CE, timestamps or no options at all. Host order.
 struct PlainSegment {
     const std::uint8_t* addresses; ///< in the header: source, then destination
     std::uint32_t ports;           ///< source << 16 | destination
@@ -51,10 +52,13 @@ inline bool parse_plain(const std::uint8_t* head, std::uint32_t head_bytes,
     if (head_bytes < kEthernetBytes + kIpv4Bytes + kTcpBytes)
         return false;
     const std::uint8_t* const ip = head + kEthernetBytes;
-    const std::uint32_t type = std::uint32_t{load16(head + 12)} << 8 | ip[0];
+    const std::uint32_t type = load32(head + 12); // and the traffic class, or half of it
     std::uint32_t l4;
     std::uint32_t end;
-    if (type == (std::uint32_t{kEthertypeIpv4} << 8 | 0x45)) [[likely]] {
+    // With the ECN field as the low bits of what is compared, CE is the one value too large.
+    constexpr std::uint32_t kIpv4 = std::uint32_t{kEthertypeIpv4} << 16 | 0x4500;
+    constexpr std::uint32_t kIpv6 = std::uint32_t{kEthertypeIpv6} << 16 | 0x6000;
+    if ((type & 0xffffff03) - kIpv4 < kCe) [[likely]] {
         l4 = kEthernetBytes + kIpv4Bytes;
         end = kEthernetBytes + load16(ip + 2);
         if (ip[9] != kProtocolTcp || (load16(ip + 6) & kIpv4FragmentMask) != 0 ||
@@ -64,7 +68,7 @@ inline bool parse_plain(const std::uint8_t* head, std::uint32_t head_bytes,
         segment->ipv6 = false;
     } else {
         l4 = kEthernetBytes + kIpv6Bytes;
-        if (head_bytes < l4 + kTcpBytes || type >> 8 != kEthertypeIpv6 || ip[0] >> 4 != 6 ||
+        if (head_bytes < l4 + kTcpBytes || (type & 0xfffff030) - kIpv6 >= kCe << 4 ||
             ip[6] != kProtocolTcp)
             return false;
         end = l4 + load16(ip + 4);

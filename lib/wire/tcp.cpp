@@ -18,7 +18,7 @@ std::size_t write_tcp(std::span<std::uint8_t> out, const Flow& flow, const TcpHe
     const auto l4_bytes = static_cast<std::uint32_t>(segment);
     write_below(out.data(),
                 {flow.dst_mac, flow.src_mac, flow.src, flow.dst, kProtocolTcp, flow.hop_limit,
-                 ip_id, flow.dscp},
+                 ip_id, flow.dscp, tcp.ecn},
                 l4_bytes);
 
     std::uint8_t* p = out.data() + l4;

@@ -54,6 +54,8 @@ bool EnginePeer::sysctl(const std::string& name, const std::string& value)
         config_.sack = first != 0;
     else if (name == "net.ipv4.tcp_window_scaling")
         config_.window_scale = first != 0;
+    else if (name == "net.ipv4.tcp_ecn")
+        config_.ecn = first != 0;
     else if (name == "net.ipv4.tcp_rmem") // least, at first, most
         config_.rcv_window_initial = numbers[1], config_.rcv_window = numbers[2];
     else if (name == "net.ipv4.tcp_syn_retries" || name == "net.ipv4.tcp_synack_retries")
@@ -100,7 +102,8 @@ void EnginePeer::inject(std::span<const std::uint8_t> bytes)
     }
     const auto payload = place(std::span(frame).subspan(packet.header_bytes, packet.payload_bytes));
     segment({tcp::Seq(packet.seq), tcp::Seq(packet.ack), packet.window, packet.flags, 1,
-             packet.payload_bytes, payload, &packet.options, ends_.family == 6, packet.urgent});
+             packet.payload_bytes, payload, &packet.options, ends_.family == 6, packet.urgent,
+             packet.ecn == wire::kCe});
 }
 
 void EnginePeer::segment(const tcp::Segment& in)
@@ -448,9 +451,10 @@ bool EnginePeer::emit(const tcp::SegmentOut& segment)
         parts[i] = {reinterpret_cast<const std::uint8_t*>(segment.payload[i].data()),
                     segment.payload[i].size()};
     std::vector<std::uint8_t> frame(wire::kMaxTcpHeader);
-    frame.resize(wire::write_tcp(
-        frame, flow, {segment.seq.value(), segment.ack.value(), segment.window, segment.flags},
-        segment.options, parts[0], parts[1], 0));
+    frame.resize(wire::write_tcp(frame, flow,
+                                 {segment.seq.value(), segment.ack.value(), segment.window,
+                                  segment.flags, segment.ect ? wire::kEct0 : wire::kNotEct},
+                                 segment.options, parts[0], parts[1], 0));
     for (const auto& part : parts)
         frame.insert(frame.end(), part.begin(), part.end());
     frame.erase(frame.begin(), frame.begin() + kEthernetBytes);

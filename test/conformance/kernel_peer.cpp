@@ -24,8 +24,8 @@ namespace {
 /// Where Linux goes beyond the RFCs that scripts are about, or is tuned to the machine.
 constexpr const char* kProfile[][2] = {
     {"net.ipv4.tcp_comp_sack_nr", "0"},           // thins out ACKs with SACK blocks
+    {"net.ipv4.tcp_congestion_control", "reno"},  // RFC 5681; some systems have another
     {"net.ipv4.tcp_early_retrans", "0"},          // tail loss probes
-    {"net.ipv4.tcp_ecn", "0"},                    // the engine has none
     {"net.ipv4.tcp_frto", "0"},                   // probing whether a timeout was spurious
     {"net.ipv4.tcp_recovery", "0"},               // RACK instead of three duplicate ACKs
     {"net.ipv4.tcp_rmem", "4096 131072 6291456"}, // its default; some systems raise it

@@ -123,7 +123,7 @@ constexpr struct {
 
 /// An IP header without its checksum.
 std::vector<std::uint8_t> ip_header(const Endpoints& ends, bool from_local, std::uint8_t protocol,
-                                    std::size_t payload)
+                                    std::size_t payload, std::uint8_t ecn = 0)
 {
     std::vector<std::uint8_t> ip(ip_bytes(ends));
     const Address& from = from_local ? ends.local : ends.remote;
@@ -133,6 +133,7 @@ std::vector<std::uint8_t> ip_header(const Endpoints& ends, bool from_local, std:
     std::copy_n(to.begin(), address_bytes(ends), addresses + address_bytes(ends));
     if (ends.family == 4) {
         ip[0] = 0x45;
+        ip[1] = ecn;
         put16(&ip[2], ip.size() + payload);
         ip[6] = 0x40; // don't fragment
         ip[8] = 64;
@@ -140,6 +141,7 @@ std::vector<std::uint8_t> ip_header(const Endpoints& ends, bool from_local, std:
         put16(&ip[10], ~sum(ip, 0) & 0xffff);
     } else {
         ip[0] = 0x60;
+        ip[1] = static_cast<std::uint8_t>(ecn << 4);
         put16(&ip[4], payload);
         ip[6] = protocol;
         ip[7] = 64;
@@ -196,12 +198,14 @@ std::string to_string(const Packet& packet)
         {kAck, '.'}, {kUrg, 'U'}, {kEce, 'E'}, {kCwr, 'W'},
     };
     std::string text;
+    if (packet.ecn != 0)
+        text = "[" + std::string(kEcnNames[packet.ecn]) + "] ";
     for (const auto& [flag, letter] : kLetters) {
         if (packet.flags & flag)
             text += letter;
     }
-    if (text.empty())
-        text = "-";
+    if (packet.flags == 0)
+        text += "-";
     char number[64];
     std::snprintf(number, sizeof number, " %u:%u(%u)", packet.seq, packet.seq + packet.len,
                   packet.len);
@@ -228,7 +232,7 @@ std::vector<std::uint8_t> encode(const Packet& packet, const Endpoints& ends)
         area.insert(area.end(), option.begin(), option.end());
 
     const std::size_t tcp_bytes = kTcpBytes + area.size() + packet.payload.size();
-    std::vector<std::uint8_t> bytes = ip_header(ends, false, kProtocolTcp, tcp_bytes);
+    std::vector<std::uint8_t> bytes = ip_header(ends, false, kProtocolTcp, tcp_bytes, packet.ecn);
     bytes.resize(ip_bytes(ends) + kTcpBytes + area.size());
     bytes.insert(bytes.end(), packet.payload.begin(), packet.payload.end());
 
@@ -283,6 +287,7 @@ std::optional<Packet> decode(std::span<const std::uint8_t> bytes, const Endpoint
     packet.seq = load32(tcp.data() + 4);
     packet.ack = load32(tcp.data() + 8);
     packet.flags = tcp[13];
+    packet.ecn = (ends.family == 4 ? ip[1] : ip[1] >> 4) & 3;
     packet.window = get16(tcp.data() + 14);
     packet.urgent = get16(tcp.data() + 18);
     packet.options = split_options(tcp.subspan(kTcpBytes, header - kTcpBytes), error);

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace devmem::conformance {
@@ -39,6 +40,7 @@ using Option = std::vector<std::uint8_t>;
 /// A segment. In a script numbers are relative to the first SYN's; on the wire they are not.
 struct Packet {
     std::uint8_t flags = 0;
+    std::uint8_t ecn = 0; ///< of the IP header, RFC 3168 5
     std::uint32_t seq = 0;
     std::uint32_t len = 0; ///< payload bytes
     std::uint32_t ack = 0;
@@ -49,6 +51,9 @@ struct Packet {
     std::vector<std::uint8_t> payload;
     std::string icmp; ///< not empty: an ICMP error of this name instead, about ours of seq and len
 };
+
+/// Codepoints of the ECN field by their names; the first is not written.
+inline constexpr std::array<std::string_view, 4> kEcnNames{"noecn", "ect1", "ect0", "ce"};
 
 /// Whether there is such an error.
 bool is_icmp(const std::string& name);

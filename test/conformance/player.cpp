@@ -264,8 +264,9 @@ void Player::outbound(const Event& event)
 void Player::compare(const Packet& expected, const Packet& got, Micros time, Micros slack)
 {
     const int more = got.len != 0 && peer_.pushes_more() ? kPsh : 0;
-    const bool same = (expected.flags | more) == (got.flags | more) && expected.seq == got.seq &&
-                      expected.len == got.len && expected.ack == (got.flags & kAck ? got.ack : 0) &&
+    const bool same = (expected.flags | more) == (got.flags | more) && expected.ecn == got.ecn &&
+                      expected.seq == got.seq && expected.len == got.len &&
+                      expected.ack == (got.flags & kAck ? got.ack : 0) &&
                       (!expected.window || expected.window == got.window) &&
                       (expected.any_options || same_options(expected.options, got.options, slack));
     if (!same) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "test/conformance/script.h"
 
+#include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <cmath>
@@ -220,11 +221,24 @@ Packet parse_icmp(Cursor& in)
     return packet;
 }
 
+/// What is left of `[NAME]`.
+std::uint8_t parse_ecn(Cursor& in)
+{
+    const auto name = in.take_while([](char c) { return c != ']'; });
+    const auto found = std::find(kEcnNames.begin(), kEcnNames.end(), name);
+    if (found == kEcnNames.end())
+        throw SyntaxError("no such codepoint: " + std::string(name));
+    in.expect("]");
+    return static_cast<std::uint8_t>(found - kEcnNames.begin());
+}
+
 Packet parse_packet(Cursor& in)
 {
     if (in.take("icmp"))
         return parse_icmp(in);
     Packet packet;
+    if (in.take("["))
+        packet.ecn = parse_ecn(in);
     for (const char c : in.take_while([](char each) { return each != ' '; })) {
         switch (c) {
         case 'F':

@@ -14,7 +14,7 @@ s = json.load(open(sys.argv[1]))
 shape = {
     "bytes": int, "seconds": float, "gbps": float, "cpu_seconds": float, "connections": int, "tokens": int,
     "mean_token_bytes": (int, float), "device_bytes": int, "host_bytes": int,
-    "fill": (int, float), "ooo_segments": int, "sha256": list, "region": dict, "port": dict,
+    "fill": (int, float), "ooo_segments": int, "ce_segments": int, "sha256": list, "region": dict, "port": dict,
     "drops": dict,
 }
 for name, kind in shape.items():

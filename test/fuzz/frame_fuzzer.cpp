@@ -90,6 +90,7 @@ void check_same(const Packet& a, const Packet& b)
     FUZZ_CHECK(a.kind == b.kind && a.l3_offset == b.l3_offset && a.l4_offset == b.l4_offset);
     FUZZ_CHECK(a.header_bytes == b.header_bytes && a.l4_bytes == b.l4_bytes);
     FUZZ_CHECK(a.payload_bytes == b.payload_bytes && a.hop_limit == b.hop_limit);
+    FUZZ_CHECK(a.kind == Kind::kArp || a.ecn == b.ecn);
     FUZZ_CHECK(a.src == b.src && a.dst == b.dst);
     FUZZ_CHECK(a.src_port == b.src_port && a.dst_port == b.dst_port);
     FUZZ_CHECK(a.seq == b.seq && a.ack == b.ack && a.window == b.window && a.flags == b.flags);
@@ -128,6 +129,7 @@ void check_plain(std::span<const std::uint8_t> frame, std::uint32_t frame_bytes,
     FUZZ_CHECK(plain.seq == packet.seq && plain.ack == packet.ack);
     FUZZ_CHECK(plain.window == packet.window && plain.flags == packet.flags);
     FUZZ_CHECK(plain.text_bytes == packet.payload_bytes && packet.options.sack_count == 0);
+    FUZZ_CHECK(packet.ecn != kCe);
     FUZZ_CHECK(plain.timestamps == packet.options.timestamps &&
                plain.ts_val == packet.options.ts_val && plain.ts_ecr == packet.options.ts_ecr);
 }
@@ -138,9 +140,9 @@ void check_tcp(const Packet& packet)
     std::array<std::uint8_t, kMaxTcpHeader> bytes;
     const Flow flow{packet.src,      packet.dst,     packet.src_port,
                     packet.dst_port, packet.src_mac, packet.dst_mac};
-    const std::size_t n =
-        write_tcp(bytes, flow, {packet.seq, packet.ack, packet.window, packet.flags},
-                  packet.options, {}, {}, 1);
+    const std::size_t n = write_tcp(
+        bytes, flow, {packet.seq, packet.ack, packet.window, packet.flags, Ecn{packet.ecn}},
+        packet.options, {}, {}, 1);
     FUZZ_CHECK(n >= 54 && n <= bytes.size());
     Packet again{};
     FUZZ_CHECK(parse({bytes.data(), n}, static_cast<std::uint32_t>(n), &again) == Verdict::kOk);
@@ -151,6 +153,7 @@ void check_tcp(const Packet& packet)
     FUZZ_CHECK(again.src_port == packet.src_port && again.dst_port == packet.dst_port);
     FUZZ_CHECK(again.seq == packet.seq && again.ack == packet.ack);
     FUZZ_CHECK(again.window == packet.window && again.flags == packet.flags);
+    FUZZ_CHECK(again.ecn == packet.ecn);
     FUZZ_CHECK(again.options.mss == packet.options.mss);
     FUZZ_CHECK(again.options.timestamps == packet.options.timestamps);
     FUZZ_CHECK(again.options.window_scale == packet.options.window_scale);

@@ -406,6 +406,7 @@ DEVMEM_API void devmem_addr_format(const struct devmem_addr* addr, char* text, s
 #define DEVMEM_STACK_NO_TIMESTAMPS 0x1u /**< neither offer nor accept RFC 7323 timestamps */
 #define DEVMEM_STACK_NO_SACK 0x2u       /**< neither offer nor accept RFC 2018 SACK */
 #define DEVMEM_STACK_NO_WSCALE 0x4u     /**< neither offer nor accept RFC 7323 window scaling */
+#define DEVMEM_STACK_NO_ECN 0x8u        /**< do not accept RFC 3168 ECN, which is never offered */
 
 /** What a stack is made of. Zero-initialise; a zero field takes its default. */
 struct devmem_stack_config {
@@ -723,6 +724,7 @@ DEVMEM_API int devmem_abort(struct devmem_shard* shard, devmem_conn_t conn);
     X(rx_ooo_segments, "segments kept out of order")                                               \
     X(rx_reneged, "times a silent connection gave up text behind a gap, memory being scarce")      \
     X(rx_duplicate_bytes, "bytes that had been received already")                                  \
+    X(rx_ce_segments, "segments marked CE by a congested router, which the sender is told of")     \
     X(rx_fragments, "fragments the delivered bytes occupy")                                        \
     X(tx_packets, "packets given to the port")                                                     \
     X(tx_retransmits, "segments sent again (RFC 6298)")                                            \

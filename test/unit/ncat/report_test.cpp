@@ -21,6 +21,7 @@ ncat::Report example()
     report.stats.rx_payload_bytes = 2'000'000'000;
     report.stats.rx_fragments = 2'000'000;
     report.stats.rx_ooo_segments = 5;
+    report.stats.rx_ce_segments = 7;
     report.stats.drop_paws = 3;
     report.hashes = {"aa", "bb"};
     report.region = {.spec = "opaque:size=1G",
@@ -56,6 +57,7 @@ TEST(Report, JsonHasEveryField)
     EXPECT_EQ(json["host_bytes"], 1000);
     EXPECT_NEAR(json["fill"].get<double>(), 1000.0 / 1448, 1e-9);
     EXPECT_EQ(json["ooo_segments"], 5);
+    EXPECT_EQ(json["ce_segments"], 7);
     EXPECT_EQ(json["sha256"], (nlohmann::json{"aa", "bb"}));
     EXPECT_EQ(json["region"], (nlohmann::json{{"spec", "opaque:size=1G"},
                                               {"readable", false},
@@ -66,7 +68,7 @@ TEST(Report, JsonHasEveryField)
     EXPECT_EQ(json["drops"]["paws"], 3);
     EXPECT_EQ(json["drops"]["tcp_checksum"], 0);
     EXPECT_EQ(json["drops"].count("rx_packets"), 0u);
-    EXPECT_EQ(json.size(), 15u);
+    EXPECT_EQ(json.size(), 16u);
 }
 
 TEST(Report, NothingReceivedIsNoDivisionByZero)

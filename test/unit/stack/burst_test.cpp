@@ -23,12 +23,13 @@ using namespace devmem::test;
 namespace {
 
 constexpr std::uint16_t kPort = 80;
-constexpr std::uint8_t kFin = 0x01, kSyn = 0x02, kPsh = 0x08, kAck = 0x10;
+constexpr std::uint8_t kFin = 0x01, kSyn = 0x02, kPsh = 0x08, kAck = 0x10, kEce = 0x40, kCwr = 0x80;
 constexpr std::uint32_t kMostText = 1428; ///< of IPv6 with timestamps: one fragment
 
 struct Peer {
     wire::Flow flow{};
     bool timestamps = true;
+    bool ecn = true;
     std::uint32_t iss = 0, irs = 0;
     std::uint64_t sent = 0, received = 0; ///< bytes of the stream
     std::uint32_t ts_val = 1000;
@@ -37,7 +38,7 @@ struct Peer {
 };
 
 struct Burst : testing::TestWithParam<unsigned> {
-    void open(const char* spec)
+    void open(const char* spec, std::uint32_t flags = 0)
     {
         start_eal();
         ring = std::make_unique<bench::SplitRing>(std::uint16_t{1500});
@@ -50,6 +51,7 @@ struct Burst : testing::TestWithParam<unsigned> {
         config.size = sizeof config;
         config.port_id = ring->port_id();
         config.region = region;
+        config.flags = flags;
         config.addrs = addresses.data();
         config.naddrs = addresses.size();
         config.max_connections = 16;
@@ -58,7 +60,7 @@ struct Burst : testing::TestWithParam<unsigned> {
         shard = devmem_stack_shard(stack, 0);
         ASSERT_EQ(devmem_listen(shard, kPort, 8, &listener), 0);
         for (unsigned i = 0; i < peers.size(); i++)
-            establish(peers[i], i);
+            establish(peers[i], i, flags);
     }
     ~Burst() override
     {
@@ -78,7 +80,8 @@ struct Burst : testing::TestWithParam<unsigned> {
         return made;
     }
 
-    rte_mbuf* header(const Peer& peer, std::uint8_t flags, std::uint64_t at, std::uint32_t text)
+    rte_mbuf* header(const Peer& peer, std::uint8_t flags, std::uint64_t at, std::uint32_t text,
+                     wire::Ecn ecn = wire::kNotEct)
     {
         wire::TcpOptions options;
         options.timestamps = peer.timestamps;
@@ -93,7 +96,7 @@ struct Burst : testing::TestWithParam<unsigned> {
         const std::size_t bytes = wire::write_tcp(
             {rte_pktmbuf_mtod(m, std::uint8_t*), rte_pktmbuf_tailroom(m)}, peer.flow,
             {static_cast<std::uint32_t>(peer.iss + (syn ? 0 : 1 + at)), syn ? 0 : peer.irs + 1,
-             peer.window, flags},
+             peer.window, flags, ecn},
             options, none, {}, static_cast<std::uint16_t>(at));
         rte_pktmbuf_append(m, static_cast<std::uint16_t>(bytes));
         m->ol_flags |= RTE_MBUF_F_RX_L4_CKSUM_GOOD | RTE_MBUF_F_RX_IP_CKSUM_GOOD;
@@ -120,11 +123,20 @@ struct Burst : testing::TestWithParam<unsigned> {
             poll();
     }
 
-    /// Text [at, at + n) of a peer's stream, in one of the ways that it may lie.
-    void send_text(const Peer& peer, std::uint64_t at, std::uint32_t n)
+    /// Text [at, at + n) of a peer's stream, in one of the ways that it may lie. New text may be
+    /// marked on its way, or say that an earlier mark was heard of.
+    void send_text(const Peer& peer, std::uint64_t at, std::uint32_t n, bool news = true)
     {
-        rte_mbuf* const m =
-            header(peer, static_cast<std::uint8_t>(random() % 4 == 0 ? kAck | kPsh : kAck), at, n);
+        const bool mark = news && random() % 8 == 0;
+        const bool heard = news && random() % 8 == 0;
+        marked += mark && peer.ecn ? 1 : 0;
+        rte_mbuf* const m = header(
+            peer,
+            static_cast<std::uint8_t>(kAck | (random() % 4 == 0 ? kPsh : 0) | (heard ? kCwr : 0)),
+            at, n,
+            mark   ? wire::kCe
+            : news ? wire::kEct0
+                   : wire::kNotEct);
         const unsigned way = random() % 16;
         if (way == 0 && n <= rte_pktmbuf_tailroom(m)) { // not split
             append_text(peer, m, at, n);
@@ -209,7 +221,7 @@ struct Burst : testing::TestWithParam<unsigned> {
             rte_pktmbuf_free(static_cast<rte_mbuf*>(item));
     }
 
-    void establish(Peer& peer, unsigned number)
+    void establish(Peer& peer, unsigned number, std::uint32_t flags)
     {
         const bool ipv6 = number % 2 != 0;
         peer.flow.src = ip(ipv6 ? "fd00::1" : "10.0.0.1");
@@ -219,8 +231,11 @@ struct Burst : testing::TestWithParam<unsigned> {
         peer.flow.src_mac = {2, 0, 0, 0, 0, 9};
         peer.flow.dst_mac = ring->mac();
         peer.timestamps = number < 3;
+        const bool asks = number != 2;
+        peer.ecn = asks && (flags & DEVMEM_STACK_NO_ECN) == 0;
         peer.iss = static_cast<std::uint32_t>(random()) | 0xfff00000; // it wraps
-        ASSERT_EQ(rte_ring_enqueue(ring->rx, header(peer, kSyn, 0, 0)), 0);
+        const auto syn = static_cast<std::uint8_t>(kSyn | (asks ? kEce | kCwr : 0));
+        ASSERT_EQ(rte_ring_enqueue(ring->rx, header(peer, syn, 0, 0)), 0);
         std::array<devmem_event, 8> events;
         devmem_shard_poll(shard, events.data(), events.size(), nullptr);
         void* item = nullptr;
@@ -232,6 +247,7 @@ struct Burst : testing::TestWithParam<unsigned> {
                       rte_pktmbuf_pkt_len(answer), &packet),
                   wire::Verdict::kOk);
         rte_pktmbuf_free(answer);
+        ASSERT_EQ(packet.flags, kSyn | kAck | (peer.ecn ? kEce : 0));
         peer.irs = packet.seq;
         ASSERT_EQ(rte_ring_enqueue(ring->rx, header(peer, kAck, 0, 0)), 0);
         devmem_shard_poll(shard, events.data(), events.size(), nullptr);
@@ -246,6 +262,7 @@ struct Burst : testing::TestWithParam<unsigned> {
     std::array<Peer, 4> peers; ///< of either family, with timestamps but for the last
     bool readable = true;
     unsigned waiting = 0;
+    std::uint64_t marked = 0; ///< segments, of connections that agreed on ECN
     std::mt19937 random{GetParam()};
 };
 
@@ -278,7 +295,7 @@ TEST_P(Burst, DeliversWhatWasSent)
         }
         if (random() % 8 == 0 && peer.sent != 0) { // again
             const auto n = static_cast<std::uint32_t>(std::min<std::uint64_t>(size(), peer.sent));
-            send_text(peer, peer.sent - n, n);
+            send_text(peer, peer.sent - n, n, false);
         }
     }
     poll();
@@ -290,10 +307,27 @@ TEST_P(Burst, DeliversWhatWasSent)
         sent += peer.sent;
     }
     EXPECT_EQ(stats.rx_payload_bytes, sent);
+    EXPECT_EQ(stats.rx_ce_segments, marked);
     EXPECT_GT(stats.split_late, 0u);
     EXPECT_GT(stats.split_early, 0u);
     EXPECT_GT(stats.rx_ooo_segments, 0u);
     EXPECT_EQ(stats.stale_returns, 0u);
+}
+
+// The handshakes have no ECE (see establish()), and a mark says nothing.
+TEST_P(Burst, EcnCanBeOff)
+{
+    open("host:size=16M,huge=no", DEVMEM_STACK_NO_ECN);
+    Peer& peer = peers[0];
+    rte_mbuf* const text = header(peer, kAck, 0, 100, wire::kCe);
+    split(peer, text, 0, 100);
+    peer.sent = 100;
+    send(text);
+    poll();
+    EXPECT_EQ(peer.received, peer.sent);
+    devmem_shard_stats stats;
+    devmem_shard_stats_get(shard, &stats);
+    EXPECT_EQ(stats.rx_ce_segments, 0u);
 }
 
 // Of what recv_burst() finds, events say what it does not: that a stream has ended.

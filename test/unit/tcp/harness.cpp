@@ -206,7 +206,7 @@ Actions Harness::process(const In& segment)
                     payload,
                     &options,
                     false,
-                    segment.urgent};
+                    segment.urgent, segment.ce};
     const Actions actions = conn.process(s, now, ctx);
     seen |= actions;
     return actions;
@@ -325,6 +325,7 @@ bool Harness::emit(const SegmentOut& segment)
     sent.seq = distance(iss, segment.seq);
     sent.ack = distance(irs, segment.ack);
     sent.flags = segment.flags;
+    sent.ect = segment.ect;
     sent.options = segment.options;
     for (const auto& part : segment.payload)
         sent.payload.append(reinterpret_cast<const char*>(part.data()), part.size());

@@ -87,6 +87,7 @@ struct Sent {
     std::uint32_t seq, ack; ///< relative
     std::uint32_t window;   ///< in bytes; SYNs and RSTs: as on the wire
     std::uint8_t flags;
+    bool ect;
     wire::TcpOptions options;
     std::string payload;
     std::vector<std::pair<std::uint32_t, std::uint32_t>> sack; ///< relative
@@ -106,6 +107,7 @@ struct In {
     FakePool::Shape shape = {};
     std::optional<std::string> text = {}; ///< instead of the stream's bytes
     std::uint16_t urgent = 0;             ///< pointer
+    bool ce = false;
 };
 
 class Harness : public Sink {

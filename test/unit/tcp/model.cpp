@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <optional>
 
 namespace devmem::tcp::model {
 
@@ -58,6 +59,7 @@ struct Flying {
     bool timestamps;
     std::uint32_t tsval, tsecr;
     std::uint16_t urgent = 0;
+    bool ce = false;
 };
 
 class World final : public Sink {
@@ -95,11 +97,14 @@ private:
     std::int64_t place(Place place) const;
     Seq acks(Acks what, std::uint16_t x) const;
     Flying flying(std::int64_t position, std::uint32_t len, std::uint8_t flags, std::uint8_t how);
+    static void mark(Flying& segment, const Event& event);
     void send(const Flying& segment);
     void arrive(Flying segment);
     bool lay_out(const Flying& segment);
     void mark_arrived(const Flying& segment);
     void look_at_progress(const Flying& segment, bool kept);
+    void look_at_marks(const Flying& segment, bool kept);
+    void look_at_ecn(const SegmentOut& segment);
 
     // The application.
     void receive(unsigned runs);
@@ -172,7 +177,8 @@ private:
     // Of this connection.
     Returned returned_;
     Seq irs_{0}, iss_{0};
-    bool scaled_ = false, timestamps_ = false, sack_ = false;
+    bool scaled_ = false, timestamps_ = false, sack_ = false, ecn_ = false;
+    std::optional<bool> echo_; ///< whether ACKs tell of a mark; nothing: the model does not know
     unsigned peer_shift_ = 0;
     std::uint16_t peer_window_ = 0;
     bool open_ = false;   ///< kClosed has not been seen
@@ -212,6 +218,7 @@ World::World(const Setup& setup)
     config_.rcv_window = kWindows[setup.sizes >> 2 & 3];
     config_.rcv_window_initial = std::min(config_.rcv_window, 20'000u);
     config_.held_limit_bytes = kHeldLimits[setup.sizes >> 4 & 3];
+    config_.ecn = !(setup.sizes & 0x40);
     config_.send_buffer = 10'000;
     open();
 }
@@ -240,6 +247,9 @@ void World::open()
     scaled_ = neither(Setup::kNoScale, Setup::kPeerNoScale);
     timestamps_ = neither(Setup::kNoTimestamps, Setup::kPeerNoTimestamps);
     sack_ = neither(Setup::kNoSack, Setup::kPeerNoSack);
+    const bool asks = setup_.peer & 0x40;
+    ecn_ = asks && config_.ecn && !(setup_.options & Setup::kActive);
+    echo_ = false;
     peer_shift_ = scaled_ ? std::min(setup_.peer & 15u, 14u) : 0;
     open_ = true;
 
@@ -256,8 +266,9 @@ void World::open()
         if (!(setup_.options & Setup::kPeerNoScale))
             options.window_scale = setup_.peer & 15u;
         ours_window_ = setup_.window;
-        note(conn_.open_passive({irs_, Seq(0), setup_.window, kSyn, 1, 0, {}, &options}, iss_, kMss,
-                                kSendMss, kTsOffset, &returned_, now_, ctx_));
+        const auto flags = static_cast<std::uint8_t>(kSyn | (asks ? kEce | kCwr : 0));
+        note(conn_.open_passive({irs_, Seq(0), setup_.window, flags, 1, 0, {}, &options}, iss_,
+                                kMss, kSendMss, kTsOffset, &returned_, now_, ctx_));
     }
     after_call();
     poll_if_wanted();
@@ -512,7 +523,7 @@ void World::arrive(Flying segment)
                     placed_,
                     &options,
                     false,
-                    segment.urgent};
+                    segment.urgent, segment.ce};
     const bool empty = conn_.readable_bytes() == 0 && !conn_.peer_closed();
     const std::int64_t before = rcv_nxt();
     const std::uint32_t urgent = conn_.urgent_bytes();
@@ -537,6 +548,7 @@ void World::arrive(Flying segment)
     if (kept || rcv_nxt() > before)
         last_text_ = now_;
     look_at_progress(segment, kept);
+    look_at_marks(segment, kept || rcv_nxt() > before);
     if (actions & kPollNow)
         poll_if_wanted();
     answered_left_ = -1;
@@ -568,6 +580,23 @@ void World::look_at_progress(const Flying& segment, bool kept)
     }
 }
 
+/// What was kept tells; what was refused may have, for it is told of text in the window, and of
+/// what lies in it the model has no opinion.
+void World::look_at_marks(const Flying& segment, bool kept)
+{
+    // The SYN again, which no longer asks (RFC 3168 6.1.1.1).
+    if (conn_.state() == State::kSynReceived && segment.position == -1 &&
+        (segment.flags & (kSyn | kAck)) == kSyn && (segment.flags & (kEce | kCwr)) != (kEce | kCwr))
+        ecn_ = false;
+    const bool cwr = segment.flags & kCwr;
+    if (!ecn_ || segment.len == 0 || !(cwr || segment.ce))
+        return;
+    if (kept && !orphan_)
+        echo_ = segment.ce;
+    else if (echo_ != segment.ce)
+        echo_.reset();
+}
+
 // ---------------------------------------------------------------- what we send
 
 bool World::emit(const SegmentOut& segment)
@@ -585,6 +614,7 @@ bool World::emit(const SegmentOut& segment)
         return true;
 
     look_at_text(segment);
+    look_at_ecn(segment);
     if (!(segment.flags & kAck)) {
         must(syn && conn_.state() == State::kSynSent, "sent without ACK");
         edge_ = window;
@@ -640,6 +670,19 @@ void World::look_at_text(const SegmentOut& segment)
                                             : timestamps_),
          "timestamps: not as agreed");
     ours_max_ = std::max(ours_max_, end);
+}
+
+/// Marks are told of as long as they are to be, and only new text may be marked.
+void World::look_at_ecn(const SegmentOut& segment)
+{
+    const bool syn = segment.flags & kSyn, ece = segment.flags & kEce;
+    const bool text = !segment.payload[0].empty() || !segment.payload[1].empty();
+    if (syn)
+        must(ece == (ecn_ && segment.flags & kAck), "ECN: the SYN says otherwise");
+    else
+        must(ecn_ && echo_ ? ece == *echo_ : ecn_ || !ece, "ECN: a mark is not echoed, or none is");
+    must(!(segment.flags & kCwr) || segment.ect, "ECN: CWR without new data");
+    must(!segment.ect || (ecn_ && text), "ECN: what must not be marked may be");
 }
 
 /// Blocks tell the truth, and each byte told of is remembered.
@@ -760,6 +803,13 @@ void World::give_back_all()
 
 // ---------------------------------------------------------------- events
 
+void World::mark(Flying& segment, const Event& event)
+{
+    segment.ce = event.y & kHasCe;
+    if (event.y & kHasCwr)
+        segment.flags |= kCwr;
+}
+
 void World::step(const Event& event)
 {
     const auto offset = static_cast<std::int16_t>(event.x);
@@ -772,6 +822,7 @@ void World::step(const Event& event)
                    event.how);
         if (event.how & kOldClock && event.x & 1)
             segment.timestamps = false;
+        mark(segment, event);
         send(segment);
         poll_if_wanted();
         break;
@@ -783,8 +834,10 @@ void World::step(const Event& event)
                 n = static_cast<std::uint32_t>(
                     std::clamp<std::int64_t>(edge_ - cursor_next_, 0, n));
             const bool fin = event.how & kWithFin && i == (event.x & 7u);
-            send(flying(cursor_next_, n, static_cast<std::uint8_t>(kAck | (fin ? kFin : 0)),
-                        event.how));
+            Flying segment = flying(cursor_next_, n,
+                                    static_cast<std::uint8_t>(kAck | (fin ? kFin : 0)), event.how);
+            mark(segment, event);
+            send(segment);
             cursor_next_ += n;
         }
         poll_if_wanted();
@@ -805,7 +858,8 @@ void World::step(const Event& event)
                            static_cast<std::ptrdiff_t>(event.x % delayed_.size()));
         break;
     case Kind::kAck: {
-        Flying segment = flying(cursor_next_, 0, kAck, event.how & kOldClock);
+        const auto flags = static_cast<std::uint8_t>(kAck | (event.how & 4 ? kEce : 0));
+        Flying segment = flying(cursor_next_, 0, flags, event.how & kOldClock);
         segment.ack = acks(Acks(event.how & 3), event.x);
         segment.window = event.y;
         if ((event.how & 3) <= 1)
@@ -815,7 +869,7 @@ void World::step(const Event& event)
         break;
     }
     case Kind::kControl: {
-        Flying segment = flying(place(Place(event.y & 3)) + offset, 0, event.how & 0x3f, 0);
+        Flying segment = flying(place(Place(event.y & 3)) + offset, 0, event.how, 0);
         segment.ack = acks(Acks(event.y >> 2 & 3), event.y >> 4);
         segment.urgent = event.y;
         arrive(segment);

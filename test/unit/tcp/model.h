@@ -19,11 +19,11 @@ namespace devmem::tcp::model {
 /// Each means something whatever came before it, so that any event can be left out. `how`, `x` and
 /// `y` are read as said here; `here` is a place in the peer's stream, see Place.
 enum class Kind : std::uint8_t {
-    kText,        ///< y & 2047 bytes at here + x (signed); how: see How
-    kNext,        ///< 1 + (x & 7) segments of y & 2047 bytes, in order
+    kText,        ///< y & 2047 bytes at here + x (signed); how: see How; y & 0xc000: see Marks
+    kNext,        ///< 1 + (x & 7) segments of y & 2047 bytes, in order; marks likewise
     kArrive,      ///< delayed segment x arrives; how & 1: and once more later
     kLose,        ///< delayed segment x is lost
-    kAck,         ///< no text: acknowledges what how & 3 says (Acks), and its window is y
+    kAck,         ///< no text: acknowledges what how & 3 says (Acks), its window is y; how & 4: ECE
     kControl,     ///< flags how at here (y & 3) + x (signed), acknowledges (y >> 2 & 3), urgent: y
     kTime,        ///< x << (how & 15) microseconds pass
     kReceive,     ///< the application takes x & 63 runs
@@ -52,6 +52,9 @@ enum How : std::uint8_t {
     kOldClock = 0x80, ///< its timestamp is of before; kText with x odd: it has none
 };
 
+/// What else text has, of ECN.
+enum Marks : std::uint16_t { kHasCwr = 0x4000, kHasCe = 0x8000 };
+
 enum class Place : std::uint8_t { kNext, kEdge, kCursor, kFar };
 enum class Acks : std::uint8_t { kAll, kSome, kUnsent, kOld };
 
@@ -75,9 +78,10 @@ struct Setup {
         kHalfOpen = 128, ///< the handshake is left to the events
     };
     std::uint8_t options = 0;
-    std::uint8_t sizes = 0; ///< bits 0-1: of the pool, 2-3: of the window, 4-5: what may be held
-    std::uint8_t peer = 0;  ///< bits 0-3: window scale, 4-5: MSS
-    std::uint8_t wrap = 0;  ///< 64-byte steps to the wrap of both sequence spaces; 0: far away
+    /// Bits 0-1: of the pool, 2-3: of the window, 4-5: what may be held; 6: no ECN.
+    std::uint8_t sizes = 0;
+    std::uint8_t peer = 0; ///< bits 0-3: window scale, 4-5: MSS; 6: it asks for ECN
+    std::uint8_t wrap = 0; ///< 64-byte steps to the wrap of both sequence spaces; 0: far away
     std::uint16_t window = 65535; ///< of the peer, kAck apart
     bool operator==(const Setup&) const = default;
 };

@@ -28,31 +28,34 @@ Event random_event(Random& random, std::uint32_t longest)
     const auto layout =
         static_cast<std::uint8_t>(random() % 3 ? 0 : byte() & (kLayoutMask | kInHost));
     const auto delayed = static_cast<std::uint8_t>(random() % 3 ? 0 : kDelayed);
+    const auto marks = static_cast<std::uint16_t>(random() % 4 ? 0 : random() & (kHasCe | kHasCwr));
+    const auto text = [&] { return static_cast<std::uint16_t>(below(random, longest) | marks); };
     if (dice < 250) {
         const auto obeys = static_cast<std::uint8_t>(random() % 8 ? kObeys : 0);
         const auto fin = static_cast<std::uint8_t>(random() % 60 ? 0 : kWithFin);
         return {Kind::kNext, static_cast<std::uint8_t>(obeys | fin | layout | delayed),
-                below(random, 8), below(random, longest)};
+                below(random, 8), text()};
     }
     if (dice < 450) {
         const auto place = static_cast<std::uint8_t>(random() % 3 ? 0 : random() % 4);
         const auto fin = static_cast<std::uint8_t>(random() % 40 ? 0 : kWithFin);
         const auto old = static_cast<std::uint8_t>(random() % 30 ? 0 : kOldClock);
         return {Kind::kText, static_cast<std::uint8_t>(place | fin | layout | delayed | old),
-                static_cast<std::uint16_t>(random() % 4000 - 500), below(random, longest)};
+                static_cast<std::uint16_t>(random() % 4000 - 500), text()};
     }
     if (dice < 550)
         return {Kind::kArrive, static_cast<std::uint8_t>(random() % 5 == 0), below(random, 32), 0};
     if (dice < 570)
         return {Kind::kLose, 0, below(random, 32), 0};
     if (dice < 620) {
-        const auto what = static_cast<std::uint8_t>(random() % 4 ? 0 : random() % 4);
+        const auto what =
+            static_cast<std::uint8_t>((random() % 4 ? 0 : random() % 4) | (random() % 4 ? 0 : 4));
         const std::uint16_t windows[] = {65535, 0, 100, below(random, 65536)};
         return {Kind::kAck, what, below(random, 2000), windows[random() % 4]};
     }
     if (dice < 650) {
         // An exact RST ends all: rarely.
-        const auto any = static_cast<std::uint8_t>(byte() & (random() % 10 ? 0x3b : 0x3f));
+        const auto any = static_cast<std::uint8_t>(byte() & (random() % 10 ? 0xfb : 0xff));
         const auto flags = random() % 3 ? any : std::uint8_t{kAck | kUrg};
         return {Kind::kControl, flags, static_cast<std::uint16_t>(random() % 64 - 32),
                 below(random, 65536)};

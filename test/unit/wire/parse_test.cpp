@@ -260,6 +260,24 @@ TEST(Parse, Ipv4Fragments)
     EXPECT_EQ(verdict_of(field(0x40, 0x00)), Verdict::kOk); // DF
 }
 
+// RFC 3168 5: the last two bits of what was the TOS octet and is IPv6's traffic class.
+TEST(Parse, EcnFieldOfBothFamilies)
+{
+    for (unsigned field = 0; field < 256; field++) {
+        Packet packet{};
+        const Bytes v4 =
+            edited(frames::kData4, [&](Bytes& b) { b[15] = static_cast<std::uint8_t>(field); });
+        ASSERT_EQ(parse(v4, static_cast<std::uint32_t>(v4.size()), &packet), Verdict::kOk);
+        EXPECT_EQ(packet.ecn, field & 3);
+        const Bytes v6 = edited(frames::kData6, [&](Bytes& b) {
+            b[14] = static_cast<std::uint8_t>(0x60 | field >> 4);
+            b[15] = static_cast<std::uint8_t>(field << 4 | 0xf); // a flow label follows
+        });
+        ASSERT_EQ(parse(v6, static_cast<std::uint32_t>(v6.size()), &packet), Verdict::kOk);
+        EXPECT_EQ(packet.ecn, field & 3);
+    }
+}
+
 TEST(Parse, Ipv6HeaderLies)
 {
     EXPECT_EQ(verdict_of(with(frames::kData6, 14, 0x45)), Verdict::kIpHeader);

@@ -39,7 +39,8 @@ struct Segment {
     std::uint32_t frame_bytes;
 };
 
-Segment segment_of(std::uint8_t family, bool timestamps, std::uint8_t flags, std::uint32_t text)
+Segment segment_of(std::uint8_t family, bool timestamps, std::uint8_t flags, std::uint32_t text,
+                   Ecn ecn = kNotEct)
 {
     TcpOptions options;
     options.timestamps = timestamps;
@@ -47,8 +48,8 @@ Segment segment_of(std::uint8_t family, bool timestamps, std::uint8_t flags, std
     options.ts_ecr = 0xfffefdfc;
     const std::vector<std::uint8_t> payload(text);
     std::vector<std::uint8_t> head(kMaxTcpHeader);
-    head.resize(write_tcp(head, flow_of(family), {0xdeadbeef, 0x12345678, 0x4321, flags}, options,
-                          payload, {}, 77));
+    head.resize(write_tcp(head, flow_of(family), {0xdeadbeef, 0x12345678, 0x4321, flags, ecn},
+                          options, payload, {}, 77));
     return {head, static_cast<std::uint32_t>(head.size()) + text};
 }
 
@@ -78,6 +79,7 @@ bool agrees(const Segment& segment, bool ip_checked)
     EXPECT_EQ(plain.ts_val, packet.options.ts_val);
     EXPECT_EQ(plain.ts_ecr, packet.options.ts_ecr);
     EXPECT_EQ(packet.options.sack_count, 0);
+    EXPECT_NE(packet.ecn, kCe);
     return true;
 }
 
@@ -98,6 +100,10 @@ TEST(PlainSegment, LeavesAllElseToTheLongWay)
     for (unsigned flags = 0; flags < 256; flags++) {
         const bool plain = flags == kAck || flags == kPshAck;
         EXPECT_EQ(agrees(segment_of(4, true, static_cast<std::uint8_t>(flags), 1), true), plain);
+    }
+    for (const std::uint8_t family : kFamilies) {
+        for (const Ecn ecn : {kNotEct, kEct0, kEct1, kCe})
+            EXPECT_EQ(agrees(segment_of(family, true, kAck, 1, ecn), true), ecn != kCe);
     }
     EXPECT_FALSE(agrees(segment_of(4, true, kAck, 0), true)) << "no text";
     Segment padded = segment_of(4, true, kAck, 100);

@@ -132,9 +132,10 @@ TEST(WriteTcp, RoundTripOfRandomSegments)
         flow.dst_port = static_cast<std::uint16_t>(random());
         for (auto& byte : flow.dst_mac)
             byte = static_cast<std::uint8_t>(random());
-        const TcpHeader tcp{
-            static_cast<std::uint32_t>(random()), static_cast<std::uint32_t>(random()),
-            static_cast<std::uint16_t>(random()), static_cast<std::uint8_t>(random())};
+        const TcpHeader tcp{static_cast<std::uint32_t>(random()),
+                            static_cast<std::uint32_t>(random()),
+                            static_cast<std::uint16_t>(random()),
+                            static_cast<std::uint8_t>(random()), static_cast<Ecn>(random() % 4)};
         TcpOptions options;
         if (random() % 2 == 0)
             options = timestamps(static_cast<std::uint32_t>(random()),
@@ -171,6 +172,7 @@ TEST(WriteTcp, RoundTripOfRandomSegments)
         EXPECT_EQ(packet.ack, tcp.ack);
         EXPECT_EQ(packet.window, tcp.window);
         EXPECT_EQ(packet.flags, tcp.flags);
+        EXPECT_EQ(packet.ecn, tcp.ecn);
         EXPECT_EQ(packet.payload_bytes, payload.size());
     }
 }

@@ -36,6 +36,9 @@ public:
     bool acked(Seq ack, std::uint32_t bytes, std::uint32_t flight, bool echo)
     {
         forget_duplicates();
+        // Passed, they stay close: numbers wrap.
+        recover_ = max(recover_, ack - 1);
+        marked_ = max(marked_, ack - 1);
         if (recovering_) {
             if (ack < recover_) {
                 cwnd_ -= std::min(bytes, cwnd_);

@@ -283,5 +283,19 @@ TEST_F(SendTest, FullSinkRetriesWithoutLoss)
     EXPECT_EQ(counters.retransmits, 0u);
 }
 
+// Losses are noticed however much was sent without one.
+TEST(Congestion, RemembersNoNumberForTooLong)
+{
+    Congestion congestion;
+    congestion.open(Seq(0), 1000, false);
+    Seq una(1);
+    for (int i = 0; i < 4; i++)
+        congestion.acked(una += 1u << 30, 1000, 5000, false);
+    EXPECT_FALSE(congestion.duplicate(una, una + 5000, 5000, true));
+    EXPECT_FALSE(congestion.duplicate(una, una + 5000, 5000, true));
+    EXPECT_TRUE(congestion.duplicate(una, una + 5000, 5000, true));
+    EXPECT_EQ(congestion.window(), 2500u + 3000u);
+}
+
 } // namespace
 } // namespace devmem::tcp::test

@@ -125,7 +125,7 @@ struct ColdState {
     bool rst_pending_;
     bool blocked_; ///< the sink had no room
     bool syn_lost_;
-    bool urgent_; ///< RCV.UP is ahead of what was taken, or was at the last poll()
+    bool urgent_;   ///< RCV.UP is ahead of what was taken, or was at the last poll()
     bool ecn_ok_;   ///< agreed on (RFC 3168 6.1.1)
     bool ecn_echo_; ///< every ACK has ECE, until a segment with CWR comes
     bool cwr_due_;  ///< the next new data has CWR: we send less

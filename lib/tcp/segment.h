@@ -37,7 +37,7 @@ struct Segment {
     const wire::TcpOptions* options; ///< never nullptr
     bool ipv6 = false;               ///< means something in a SYN
     std::uint16_t urgent = 0;        ///< pointer, with kUrg
-    bool ce = false; ///< marked on its way: congestion experienced (RFC 3168 5)
+    bool ce = false;                 ///< marked on its way: congestion experienced (RFC 3168 5)
 };
 
 /// The MSS that a SYN announces, or has by saying nothing (RFC 9293 3.7.1, MUST-15).

@@ -21,7 +21,7 @@ struct ReceiverConfig {
     Load load;
     std::string region = "opaque:size=256M";
     unsigned late_packets = 0; ///< tokens are returned when so many packets more have come
-    unsigned burst = 32;      ///< packets between two polls; at most 64
+    unsigned burst = 32;       ///< packets between two polls; at most 64
 };
 
 /// Cycles of receive(), by what they went to. Stages inside the shard are told by its own clock.

@@ -128,7 +128,7 @@ Stat undisturbed(std::vector<double>& turns)
 void add_stages(const Cell& cell, Receiver& receiver, const Options& options, Report& report)
 {
     static constexpr std::array kNames{
-        "wire, taken off", "allocate", "poll",   "parse",   "lookup",       "tcp",
+        "wire, taken off", "allocate", "poll",    "parse",  "lookup",       "tcp",
         "release",         "ack",      "deliver", "events", "token return", "transmitted"};
     std::array<std::vector<double>, kNames.size()> cycles;
     devmem::StageClock clock;

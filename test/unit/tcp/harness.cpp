@@ -206,7 +206,8 @@ Actions Harness::process(const In& segment)
                     payload,
                     &options,
                     false,
-                    segment.urgent, segment.ce};
+                    segment.urgent,
+                    segment.ce};
     const Actions actions = conn.process(s, now, ctx);
     seen |= actions;
     return actions;

@@ -523,7 +523,8 @@ void World::arrive(Flying segment)
                     placed_,
                     &options,
                     false,
-                    segment.urgent, segment.ce};
+                    segment.urgent,
+                    segment.ce};
     const bool empty = conn_.readable_bytes() == 0 && !conn_.peer_closed();
     const std::int64_t before = rcv_nxt();
     const std::uint32_t urgent = conn_.urgent_bytes();

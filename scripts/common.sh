@@ -95,6 +95,7 @@ build() {
     fi
     mkdir -p "$dir"
     if [ ! -e "$dir/build.ninja" ]; then
+        rm -rf "$dir/meson-private" # of a set-up that was cut short
         (cd "$ROOT" && meson setup "$dir" "$@") >"$log" 2>&1 ||
             { tail -20 "$log" >&2; return 1; }
     fi

@@ -270,7 +270,7 @@ PagePool* PagePool::create(void* block, const PagePoolConfig& config)
     pool->fragments_per_page_ = config.fragments_per_page;
     pool->pages_ = (config.fragments - 1) / config.fragments_per_page + 1;
     pool->lcores_ = config.lcores;
-    pool->reciprocal_ = (std::uint64_t{1} << 32) / config.fragments_per_page + 1;
+    pool->by_page_ = Divider(config.fragments_per_page);
     pool->pages_at_ =
         static_cast<std::uint32_t>(sizeof(PagePool) + (config.lcores + 1) * sizeof(Slot));
     pool->side_at_ = pool->pages_at_ / static_cast<std::uint32_t>(kCacheLine) + pool->pages_;

@@ -3,6 +3,7 @@
 // caller's. How it works and why it is safe: doc/page_pool.md.
 #pragma once
 
+#include "lib/memory/divider.h"
 #include "lib/page_pool/sync.h"
 
 #include <cstddef>
@@ -186,12 +187,9 @@ public:
     /// The process that took a fragment; 0: the one that made the pool, or the fragment is free.
     std::uint32_t process_of(std::uint32_t fragment) const;
     /// The page a fragment is in.
-    std::uint32_t page_of(std::uint32_t fragment) const
-    {
-        // fragment / fragments_per_page_ by multiplication: the estimate is at most one too high.
-        const auto q = static_cast<std::uint32_t>(fragment * reciprocal_ >> 32);
-        return q - (std::uint64_t{q} * fragments_per_page_ > fragment ? 1 : 0);
-    }
+    std::uint32_t page_of(std::uint32_t fragment) const { return by_page_.quotient(fragment); }
+    /// What page_of() divides by, for those who have many to divide.
+    Divider by_page() const { return by_page_; }
 
     PagePool(const PagePool&) = delete;
     PagePool& operator=(const PagePool&) = delete;
@@ -267,10 +265,10 @@ private:
     std::uint32_t fragments_per_page_ = 0;
     std::uint32_t pages_ = 0;
     std::uint32_t lcores_ = 0;
-    std::uint64_t reciprocal_ = 0; ///< 2^32 / fragments_per_page, rounded up
-    std::uint32_t pages_at_ = 0;   ///< offset of the pages from this
-    std::uint32_t side_at_ = 0;    ///< offset, in cache lines, of the fragments' side table
-    bool asymmetric_ = false;      ///< owners of slots rely on heavy_fence() of those who are not
+    Divider by_page_;            ///< fragments_per_page_
+    std::uint32_t pages_at_ = 0; ///< offset of the pages from this
+    std::uint32_t side_at_ = 0;  ///< offset, in cache lines, of the fragments' side table
+    bool asymmetric_ = false;    ///< owners of slots rely on heavy_fence() of those who are not
     unsigned dma_shift_ = 0;
 
     // Read often, written seldom.

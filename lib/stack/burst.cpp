@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <new>
+#include <utility>
 
 using namespace devmem;
 
@@ -112,11 +112,11 @@ unsigned devmem_shard::receive_burst()
         if (train.plain) [[likely]]
             receive_train(train);
         else
-            receive(burst_[train.first]);
+            receive_singly(train);
     }
     flush_pending();
     lap(Stage::kTcp);
-    free_headers();
+    free_headers(n);
     rte_pktmbuf_free_bulk(done_.data(), done_count_);
     done_count_ = 0;
     lap(Stage::kRelease);
@@ -125,10 +125,14 @@ unsigned devmem_shard::receive_burst()
 
 /// Whether a packet is of the common kind: headers in one mbuf of ours, payload in one fragment,
 /// nothing to be checked by the CPU but its headers.
-bool devmem_shard::plain(const rte_mbuf* m, wire::PlainSegment* segment) const
+inline bool devmem_shard::plain(const rte_mbuf* m, wire::PlainSegment* segment) const
 {
-    if (m->nb_segs != 2 || m->pool != header_pool_ || !vouched(m->ol_flags) ||
-        !RTE_MBUF_DIRECT(m) || rte_mbuf_refcnt_read(m) != 1)
+    constexpr std::uint64_t kNotDirect = RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL;
+    // One holder and two segments.
+    constexpr std::array<std::uint16_t, 2> kShape{1, 2};
+    static_assert(offsetof(rte_mbuf, nb_segs) == offsetof(rte_mbuf, refcnt) + 2);
+    if (std::memcmp(&m->refcnt, kShape.data(), sizeof kShape) != 0 || m->pool != header_pool_ ||
+        !vouched(m->ol_flags) || (m->ol_flags & kNotDirect) != 0)
         return false;
     const rte_mbuf* const text = m->next;
     const bool ip_checked =
@@ -141,20 +145,21 @@ bool devmem_shard::plain(const rte_mbuf* m, wire::PlainSegment* segment) const
 
 /// Whether a packet says what the train's first does, and goes on where the train ends: it is part
 /// of it then. What holds for the first packet need not be looked at again.
-bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
+inline bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
 {
-    const rte_mbuf* const first = burst_[train.first];
-    const std::uint32_t header_bytes = rte_pktmbuf_data_len(m);
-    // A packet that lies in the payload pool whole may not be looked at.
-    if (m->pool != header_pool_ || header_bytes != rte_pktmbuf_data_len(first))
+    // A packet that lies in the payload pool whole may not be looked at. In an mbuf of ours there
+    // is something where the number would be, whatever the packet.
+    if (m->pool != header_pool_)
         return false;
     wire::PlainSegment& segment = train.segment;
     const auto* const head = rte_pktmbuf_mtod(m, const std::uint8_t*);
-    const std::uint32_t l4 = header_bytes - (segment.timestamps ? 32 : 20);
-    const std::uint8_t* const tcp = head + l4;
-    if (wire::load32(tcp + 4) != segment.seq + segment.text_bytes) // as most of other connections
-        return false;
-    if (shape(m) != shape(first) || m->ol_flags != first->ol_flags ||
+    const std::uint8_t* const tcp = head + train.l4;
+    if (wire::load32(tcp + 4) != train.next_seq)
+        return false; // as most of other connections
+    const rte_mbuf* const first = burst_[train.first];
+    const std::uint32_t header_bytes = rte_pktmbuf_data_len(m);
+    if (header_bytes != rte_pktmbuf_data_len(first) || shape(m) != shape(first) ||
+        m->ol_flags != first->ol_flags ||
         (m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) != RTE_MBUF_F_RX_IP_CKSUM_GOOD)
         return false;
     const rte_mbuf* const text = m->next;
@@ -165,17 +170,17 @@ bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
     if (text->pool != payload_->device_mempool() || text_bytes == 0 ||
         header_bytes + text_bytes != rte_pktmbuf_pkt_len(m) || ip_bytes != rte_pktmbuf_pkt_len(m) ||
         segment.text_bytes + text_bytes > kLongestTrain ||
-        !same_headers(head, rte_pktmbuf_mtod(first, const std::uint8_t*), segment.ipv6,
-                      segment.timestamps))
+        !same_headers(head, segment.tcp - train.l4, segment.ipv6, segment.timestamps))
         return false;
     segment.text_bytes += text_bytes;
-    segment.flags |= tcp[13];
+    train.next_seq += text_bytes;
+    train.flags |= tcp[13];
     train.packets++;
     return true;
 }
 
 /// @return how many there are
-unsigned devmem_shard::form_trains(unsigned packets)
+[[gnu::noinline]] unsigned devmem_shard::form_trains(unsigned packets)
 {
     constexpr unsigned kAhead = 8;
     const auto prefetch = [&](unsigned i) {
@@ -184,30 +189,32 @@ unsigned devmem_shard::form_trains(unsigned packets)
     };
     for (unsigned i = 0; i < std::min(packets, kAhead); i++)
         prefetch(i);
-    unsigned trains = 0;
+    Train* next = trains_.data();
     Train* last = nullptr; // the train that may go on
     for (unsigned i = 0; i < packets; i++) {
         if (i + kAhead < packets)
             prefetch(i + kAhead);
-        Train& train = trains_[trains];
-        if (last != nullptr && follows(burst_[i], *last))
+        const rte_mbuf* const m = burst_[i];
+        if (last != nullptr && follows(m, *last))
             continue;
-        const bool is_plain = plain(burst_[i], &train.segment);
+        Train& train = *next++;
+        wire::PlainSegment segment;
         train.first = static_cast<std::uint8_t>(i);
         train.packets = 1;
-        train.plain = is_plain;
-        last = is_plain ? &train : nullptr;
-        trains++;
-        if (!is_plain)
+        train.plain = plain(m, &segment);
+        if (!train.plain) [[unlikely]] {
+            last = nullptr;
             continue;
-        const std::uint8_t* const addresses = train.segment.addresses;
-        // In place: a copy would read in one piece what was written in several.
-        new (&train.key) FlowKey(train.segment.ipv6, addresses,
-                                 addresses + (train.segment.ipv6 ? 16 : 4), train.segment.ports);
-        train.hash = flows_->hash(train.key);
+        }
+        last = &train;
+        train.segment = segment;
+        train.l4 = static_cast<std::uint8_t>(segment.l4());
+        train.next_seq = segment.seq() + segment.text_bytes;
+        train.flags = segment.flags();
+        train.hash = flows_->hash(key_of(segment));
         flows_->prefetch(train.hash);
     }
-    return trains;
+    return static_cast<unsigned>(next - trains_.data());
 }
 
 /// What a segment in order needs of a connection.
@@ -232,21 +239,49 @@ void devmem_shard::find_connections(unsigned trains)
     }
 }
 
-/// Payload out of plain packets, as runs in train_runs_: what RunStore::adjoin() says, by address.
-/// @return how many
-unsigned devmem_shard::take_texts(rte_mbuf* const* packets, unsigned n)
+namespace {
+
+/// What is behind a header. The header's mbuf is as a free one is to be, then.
+const rte_mbuf* detach_text(rte_mbuf* m)
+{
+    const rte_mbuf* const text = m->next;
+    m->next = nullptr;
+    m->nb_segs = 1;
+    return text;
+}
+
+/// What a train is to the engine. @param options with room for what is in its segments
+inline tcp::Segment segment_of(const wire::PlainSegment& plain, std::uint8_t flags,
+                               unsigned packets, std::span<const tcp::Run> runs,
+                               wire::TcpOptions& options)
+{
+    options.timestamps = plain.timestamps;
+    options.ts_val = plain.ts_val();
+    options.ts_ecr = plain.ts_ecr();
+    return {
+        .seq = tcp::Seq(plain.seq()),
+        .ack = tcp::Seq(plain.ack()),
+        .window = plain.window(),
+        .flags = flags,
+        .wire_segments = static_cast<std::uint16_t>(packets),
+        .len = plain.text_bytes,
+        .payload = runs,
+        .options = &options,
+    };
+}
+
+} // namespace
+
+/// Payload out of a train's packets, as runs: what RunStore::adjoin() says, by address.
+std::span<const tcp::Run> devmem_shard::take_texts(const Train& train)
 {
     const std::uint32_t fragment_bytes = payload_->device_layout().fragment_bytes;
     const std::uintptr_t in_page = payload_->device_layout().page_bytes - 1;
-    std::uintptr_t next = 0; ///< where a buffer that continues the run lies; 0: none does
+    std::uintptr_t next = 0; // where a buffer that continues the run lies; 0: none does
     unsigned runs = 0;
     tcp::Run* run = nullptr;
-    for (unsigned i = 0; i < n; i++) {
-        rte_mbuf* const m = packets[i];
-        const rte_mbuf* const text = m->next;
-        m->next = nullptr;
-        m->nb_segs = 1;
-        headers_[header_count_++] = m;
+    for (unsigned i = train.first; i < train.first + train.packets; i++) {
+        const rte_mbuf* const text = detach_text(burst_[i]);
         const auto at = reinterpret_cast<std::uintptr_t>(text->buf_addr);
         const std::uint32_t off = text->data_off, bytes = text->data_len;
         if (at == next && off == 0 && (payload_->in_region(at) & in_page) != 0) [[likely]] {
@@ -258,51 +293,91 @@ unsigned devmem_shard::take_texts(rte_mbuf* const* packets, unsigned n)
         }
         next = off + bytes == fragment_bytes ? at + fragment_bytes : 0;
     }
-    payload_->taken(n);
-    return runs;
+    return std::span(train_runs_).first(runs);
 }
 
 /// One segment for the engine of what came in several packets.
 void devmem_shard::receive_train(const Train& train)
 {
     flush_pending();
-    const bool known = train.slot != FlowTable::kNotFound && slots_[train.slot].in_table &&
-                       slots_[train.slot].key == train.key;
-    const std::uint32_t index = known ? train.slot : flows_->find(train.hash, train.key);
-    rte_mbuf** const packets = &burst_[train.first];
-    if (index == FlowTable::kNotFound) [[unlikely]] {
-        for (unsigned i = 0; i < train.packets; i++)
-            receive(packets[i]);
-        return;
-    }
-    const unsigned runs = take_texts(packets, train.packets);
-    stats_.rx_tcp_segments += train.packets;
-
     const wire::PlainSegment& plain = train.segment;
-    plain_options_.timestamps = plain.timestamps;
-    plain_options_.ts_val = plain.ts_val;
-    plain_options_.ts_ecr = plain.ts_ecr;
-    const tcp::Segment segment{
-        .seq = tcp::Seq(plain.seq),
-        .ack = tcp::Seq(plain.ack),
-        .window = plain.window,
-        .flags = plain.flags,
-        .wire_segments = train.packets,
-        .len = plain.text_bytes,
-        .payload = std::span(train_runs_).first(runs),
-        .options = &plain_options_,
-    };
-    Slot& slot = slots_[index];
-    current_ = &slot;
-    act(index, slot.tcp.process(segment, now_, ctx_));
-    if (slot.tcp.ack_due())
-        rte_prefetch0(&slot.ack);
+    std::uint32_t index = train.slot;
+    if (index == FlowTable::kNotFound || !slots_[index].in_table ||
+        !slots_[index].key.names(plain.ipv6, plain.addresses(), plain.ports())) [[unlikely]] {
+        index = flows_->find(train.hash, key_of(plain));
+        if (index == FlowTable::kNotFound) {
+            receive_singly(train);
+            return;
+        }
+    }
+    if (train.packets == 1)
+        receive_train_of_one(train, index);
+    else
+        receive_train_of_many(train, index);
 }
 
-void devmem_shard::free_headers()
+[[gnu::always_inline]] inline void devmem_shard::receive_text(const Train& train,
+                                                              std::uint32_t index, unsigned packets,
+                                                              std::span<const tcp::Run> runs)
 {
-    if (header_count_ != 0)
-        rte_mempool_put_bulk(header_pool_, reinterpret_cast<void**>(headers_.data()),
-                             header_count_);
-    header_count_ = 0;
+    Slot& slot = slots_[index];
+    current_ = &slot;
+    tcp::Actions actions;
+    wire::TcpOptions options;
+    if (!slot.tcp.take_predicted(segment_of(train.segment, train.flags, packets, runs, options),
+                                 now_, ctx_, &actions)) [[unlikely]] {
+        receive_unpredicted(train, index, runs);
+        return;
+    }
+    if (slot.tcp.ack_due())
+        rte_prefetch0(&slot.ack);
+    act_usually(slot, index, actions);
+}
+
+// Most are of one packet where there are many connections, and of many where there is one: both
+// know how many runs there are, or need not care.
+
+[[gnu::always_inline]] inline void devmem_shard::receive_train_of_one(const Train& train,
+                                                                      std::uint32_t index)
+{
+    const rte_mbuf* const text = detach_text(burst_[train.first]);
+    const tcp::Run run{payload_->fragment_of(text->buf_addr), 1, text->data_off, text->data_len};
+    receive_text(train, index, 1, {&run, 1});
+}
+
+[[gnu::noinline]] void devmem_shard::receive_train_of_many(const Train& train, std::uint32_t index)
+{
+    receive_text(train, index, train.packets, take_texts(train));
+}
+
+[[gnu::noinline]] void devmem_shard::receive_unpredicted(const Train& train, std::uint32_t index,
+                                                         std::span<const tcp::Run> runs)
+{
+    wire::TcpOptions options;
+    const tcp::Segment segment =
+        segment_of(train.segment, train.flags, train.packets, runs, options);
+    act(index, slots_[index].tcp.process_any(segment, now_, ctx_));
+}
+
+/// The long way, which takes packets whole.
+void devmem_shard::receive_singly(const Train& train)
+{
+    singly_ = true;
+    for (unsigned i = train.first; i < train.first + train.packets; i++)
+        receive(std::exchange(burst_[i], nullptr));
+}
+
+/// Of packets whose text has gone to the engine: all of the burst that receive() did not have.
+void devmem_shard::free_headers(unsigned packets)
+{
+    unsigned n = packets;
+    if (singly_) [[unlikely]]
+        n = static_cast<unsigned>(std::remove(burst_.begin(), burst_.begin() + packets, nullptr) -
+                                  burst_.begin());
+    singly_ = false;
+    if (n == 0)
+        return;
+    stats_.rx_tcp_segments += n;
+    payload_->taken(n);
+    rte_mempool_put_bulk(header_pool_, reinterpret_cast<void**>(burst_.data()), n);
 }

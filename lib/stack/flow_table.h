@@ -12,6 +12,7 @@
 #include "lib/memory/flat_array.h"
 #include "lib/wire/frame.h"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -28,25 +29,36 @@ struct FlowKey {
     /// Both addresses are of one family.
     FlowKey(const wire::Ip& remote, const wire::Ip& local, std::uint16_t remote_port,
             std::uint16_t local_port)
-        : FlowKey(remote.family == 6, remote.bytes.data(), local.bytes.data(),
-                  std::uint32_t{remote_port} << 16 | local_port)
     {
+        const bool ipv6 = remote.family == 6;
+        const std::size_t n = ipv6 ? 16 : 4;
+        std::array<std::uint8_t, 32> addresses;
+        std::copy_n(remote.bytes.begin(), n, addresses.begin());
+        std::copy_n(local.bytes.begin(), n, addresses.begin() + n);
+        *this = FlowKey(ipv6, addresses.data(), std::uint32_t{remote_port} << 16 | local_port);
     }
-    /// @param ports remote << 16 | local
-    FlowKey(bool ipv6, const std::uint8_t* remote, const std::uint8_t* local, std::uint32_t ports)
+    /// @param addresses remote, then local
+    /// @param ports     remote << 16 | local
+    FlowKey(bool ipv6, const std::uint8_t* addresses, std::uint32_t ports)
     {
         words[0] = std::uint64_t{ipv6} << 32 | ports;
+        // Word by word: they stay in registers.
+        std::memcpy(&words[1], addresses, 8);
         if (ipv6) {
-            std::memcpy(&words[1], remote, 16);
-            std::memcpy(&words[3], local, 16);
-        } else {
-            std::uint32_t from, to;
-            std::memcpy(&from, remote, sizeof from);
-            std::memcpy(&to, local, sizeof to);
-            words[1] = std::uint64_t{from} << 32 | to;
+            std::memcpy(&words[2], addresses + 8, 8);
+            std::memcpy(&words[3], addresses + 16, 8);
+            std::memcpy(&words[4], addresses + 24, 8);
         }
     }
     bool ipv6() const { return words[0] >> 32 != 0; }
+    /// == FlowKey(ipv6, addresses, ports)
+    bool names(bool ipv6, const std::uint8_t* addresses, std::uint32_t ports) const
+    {
+        if (words[0] != (std::uint64_t{ipv6} << 32 | ports))
+            return false;
+        return ipv6 ? std::memcmp(&words[1], addresses, 32) == 0
+                    : std::memcmp(&words[1], addresses, 8) == 0;
+    }
 
     bool operator==(const FlowKey& other) const
     {

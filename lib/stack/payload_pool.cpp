@@ -18,15 +18,6 @@ namespace devmem {
 
 namespace {
 
-/// A token's name: generation (24 bits), pool (8), first fragment (32).
-constexpr unsigned kGenerationShift = 40;
-constexpr unsigned kPoolShift = 32;
-constexpr std::uint32_t kGenerationMask = 0xffffff;
-/// A slot's tag: generation (24 bits), shares (1), fragments (7).
-constexpr unsigned kTagShift = 8;
-constexpr std::uint32_t kShares = 0x80;
-constexpr std::uint32_t kCountMask = 0x7f;
-
 /// Where a name's pool is found. A return pins the entry for the length of the call, so that a pool
 /// that goes away at the same time is not used after it has gone: `pool` is cleared, then `pins`
 /// awaited. A valid token keeps its pool by itself; this is for stale ones.
@@ -130,7 +121,7 @@ int PayloadPool::create(const Config& config, PayloadPool** made, std::string& e
             continue;
         pool->index_ = i;
         for (std::uint32_t f = 0; f < slots; f++)
-            pool->slots_[f].tag.store(table[i].generation << kTagShift, std::memory_order_relaxed);
+            pool->slots_[f].tag.store(Tag::of(table[i].generation), std::memory_order_relaxed);
         table[i].pool.store(pool.get(), std::memory_order_release);
         *made = pool.release();
         return 0;
@@ -175,8 +166,8 @@ void PayloadPool::drop(std::uint64_t references)
         // The next pool in this entry starts above every generation this one gave out.
         std::uint32_t highest = 0;
         for (std::uint32_t f = 0; f < fragments() + kSplitSlots; f++)
-            highest = std::max(highest, slots_[f].tag.load(std::memory_order_relaxed) >> kTagShift);
-        entry.generation = (highest + 1) & kGenerationMask;
+            highest = std::max(highest, slots_[f].tag.load(std::memory_order_relaxed).generation());
+        entry.generation = Tag::of(highest).next(0).generation();
         entry.pool.store(nullptr, std::memory_order_seq_cst);
     }
     while (entry.pins.load(std::memory_order_seq_cst) != 0)
@@ -187,26 +178,27 @@ void PayloadPool::drop(std::uint64_t references)
 void PayloadPool::make_token(const tcp::Run& run, std::uint32_t connection, devmem_token* token)
 {
     const std::uint32_t first = run.first - base_;
-    const bool host = first >= device_layout_.fragments;
-    const PktmbufPoolLayout& layout = host ? host_layout_ : device_layout_;
-    const std::uint32_t fragment = host ? first - device_layout_.fragments : first;
-    with_engine_ -= run.count;
-
+    tokens_made(1, run.count);
+    if (first < device_layout_.fragments) {
+        mint().make(run, connection, token);
+        return;
+    }
     Slot& slot = slots_[first];
-    const std::uint32_t generation =
-        ((slot.tag.load(std::memory_order_relaxed) >> kTagShift) + 1) & kGenerationMask;
+    const Tag tag = slot.tag.load(std::memory_order_relaxed).next(run.count);
     slot.connection = connection;
-    slot.tag.store(generation << kTagShift | run.count, std::memory_order_release);
+    slot.tag.store(tag, std::memory_order_release);
 
-    const std::uint32_t page = (host ? host_pages_ : device_pages_)->page_of(fragment);
+    const PktmbufPoolLayout& layout = host_layout_;
+    const std::uint32_t fragment = first - device_layout_.fragments;
+    const std::uint32_t page = host_pages_->page_of(fragment);
     const std::uint32_t in_page = fragment - page * layout.fragments_per_page;
-    token->id = token_id(generation, first);
+    token->id = tag.id(index_, first);
     token->region = layout.region;
     token->offset = layout.offset + std::uint64_t{page} * layout.page_bytes +
                     std::uint64_t{in_page} * layout.fragment_bytes + run.off;
     token->address = static_cast<std::uint64_t>(layout.region->base) + token->offset;
     token->length = run.len;
-    token->flags = token_flags_ | (host ? DEVMEM_TOKEN_HOST : 0);
+    token->flags = token_flags_ | DEVMEM_TOKEN_HOST;
 }
 
 void PayloadPool::release(std::uint32_t first, std::uint32_t count)
@@ -243,71 +235,117 @@ void PayloadPool::put(std::uint32_t first, std::uint32_t count)
         page_pool_put_run(host_, first - device_layout_.fragments, count);
 }
 
-std::uint64_t PayloadPool::token_id(std::uint32_t generation, std::uint32_t slot) const
+void PayloadPool::put_mask(std::uint32_t page, std::uint64_t mask)
 {
-    return std::uint64_t{generation} << kGenerationShift | std::uint64_t{index_} << kPoolShift |
-           slot;
+    if (mask != 0)
+        page_pool_put_mask(device_, page, mask);
 }
 
-/// Tokens on their way back: those of a page are one put.
-struct PayloadPool::Returning {
-    bool alone; ///< no other thread returns or splits tokens
-    std::uint32_t page = 0;
-    std::uint64_t mask = 0;      ///< device fragments of that page
-    std::uint32_t fragments = 0; ///< of the device, in this call
-};
-
-void PayloadPool::put(Returning& returning)
+/// Take a token's name from it. Of two threads that return the same token, one succeeds.
+/// @param alone no other thread returns or splits tokens
+template <bool alone>
+bool PayloadPool::take_back(Slot& slot, Tag& tag, std::uint64_t id)
 {
-    if (returning.mask != 0)
-        page_pool_put_mask(device_, returning.page, returning.mask);
-    returning.mask = 0;
+    tag = slot.tag.load(std::memory_order_acquire);
+    if (!tag.names(id))
+        return false;
+    if constexpr (alone) {
+        slot.tag.store(tag.spent(), std::memory_order_release);
+        return true;
+    }
+    return slot.tag.compare_exchange_strong(tag, tag.spent(), std::memory_order_acq_rel);
 }
 
-bool PayloadPool::return_one(std::uint64_t id, Returning& returning)
+/// A token of host fragments, or one that a split made.
+template <bool alone>
+bool PayloadPool::return_rarely(std::uint64_t id)
 {
-    const auto index = static_cast<std::uint32_t>(id);
-    const auto generation = static_cast<std::uint32_t>(id >> kGenerationShift);
+    const std::uint32_t index = slot_of(id);
     if (index >= fragments() + kSplitSlots)
         return false;
     Slot& slot = slots_[index];
-    std::uint32_t tag = slot.tag.load(std::memory_order_acquire);
     const std::uint32_t connection = slot.connection;
     const std::uint32_t first = first_of(index);
-    const std::uint32_t count = tag & kCountMask;
-    if (count == 0 || tag >> kTagShift != generation)
+    Tag tag;
+    if (!take_back<alone>(slot, tag, id))
         return false;
-    // Of two threads that return the same token, the exchange lets one through.
-    if (returning.alone) [[likely]]
-        slot.tag.store(generation << kTagShift, std::memory_order_release);
-    else if (!slot.tag.compare_exchange_strong(tag, generation << kTagShift,
-                                               std::memory_order_acq_rel))
-        return false;
-    const std::uint32_t returned = count - ((tag & kShares) != 0 ? 1 : 0);
+    put(first, tag.count());
     if (first < device_layout_.fragments) {
-        const std::uint32_t page = device_pages_->page_of(first);
-        const std::uint64_t mask = (~std::uint64_t{0} >> (64 - count))
-                                   << (first - page * device_layout_.fragments_per_page);
-        if (page != returning.page || (mask & returning.mask) != 0)
-            put(returning);
-        returning.page = page;
-        returning.mask |= mask;
-        returning.fragments += returned;
+        device_returned_ += tag.counted();
     } else {
-        put(first, count);
-        returns_->host_held[connection].fetch_sub(returned, std::memory_order_relaxed);
-        host_returned_.fetch_add(returned, std::memory_order_relaxed);
+        returns_->host_held[connection].fetch_sub(tag.counted(), std::memory_order_relaxed);
+        host_returned_.fetch_add(tag.counted(), std::memory_order_relaxed);
     }
-    tcp::Returned& by_connection = returns_->by_connection[connection];
-    if (returning.alone) [[likely]]
-        by_connection.add_exclusive(returned);
-    else
-        by_connection += returned;
-    if (index >= fragments()) [[unlikely]] {
+    returns_->by_connection[connection] += tag.counted();
+    if (index >= fragments()) {
         const std::lock_guard guard(split_lock_);
         split_slots_.push_back(index);
     }
     return true;
+}
+
+/// Tokens up to the first that names another pool; those of a page are one put. @param good how
+/// many were out @return how many there were
+template <bool alone>
+unsigned PayloadPool::return_several(std::span<const devmem_token> tokens, unsigned* good)
+{
+    const Divider by_page = device_pages_->by_page();
+    const std::uint32_t device_fragments = device_layout_.fragments;
+    const unsigned pool = index_;
+    Slot* const slots = &slots_[0];
+    tcp::Returned* const returned = &returns_->by_connection[0];
+    std::uint32_t page = 0;
+    std::uint64_t mask = 0; // fragments of that page
+    std::uint32_t fragments = 0;
+    unsigned n = 0, stale = 0;
+    for (; n < tokens.size() && pool_of(tokens[n].id) == pool; n++) {
+        const std::uint64_t id = tokens[n].id;
+        const std::uint32_t first = slot_of(id);
+        if (first >= device_fragments) [[unlikely]] {
+            if (!return_rarely<alone>(id)) {
+                stale++;
+                log_stale(tokens[n]);
+            }
+            continue;
+        }
+        Slot& slot = slots[first];
+        const std::uint32_t connection = slot.connection;
+        Tag tag;
+        if (!take_back<alone>(slot, tag, id)) [[unlikely]] {
+            stale++;
+            log_stale(tokens[n]);
+            continue;
+        }
+        const std::uint32_t in = by_page.quotient(first);
+        const std::uint64_t bits = (~std::uint64_t{0} >> (64 - tag.count()))
+                                   << (first - in * by_page.divisor());
+        if (in != page || (bits & mask) != 0) {
+            put_mask(page, mask);
+            mask = 0;
+        }
+        page = in;
+        mask |= bits;
+        fragments += tag.counted();
+        if constexpr (alone)
+            returned[connection].add_exclusive(tag.counted());
+        else
+            returned[connection] += tag.counted();
+    }
+    put_mask(page, mask);
+    if constexpr (alone)
+        device_returned_.add_exclusive(fragments);
+    else
+        device_returned_ += fragments;
+    if (stale != 0) [[unlikely]]
+        returns_->stale.fetch_add(stale, std::memory_order_relaxed);
+    *good = n - stale;
+    return n;
+}
+
+unsigned PayloadPool::return_several(std::span<const devmem_token> tokens, unsigned* good)
+{
+    const Bias::Use use(returns_->bias);
+    return use.alone() ? return_several<true>(tokens, good) : return_several<false>(tokens, good);
 }
 
 /// One more holder for a fragment.
@@ -320,17 +358,16 @@ int PayloadPool::hold(std::uint32_t fragment)
 
 int PayloadPool::split(devmem_token* token, std::uint32_t at, devmem_token* rest)
 {
-    const auto index = static_cast<std::uint32_t>(token->id);
-    const auto generation = static_cast<std::uint32_t>(token->id >> kGenerationShift);
+    const std::uint32_t index = slot_of(token->id);
     if (index >= fragments() + kSplitSlots)
         return -ESTALE;
     const Bias::Use use(returns_->bias);
     const std::lock_guard guard(split_lock_);
     Slot& slot = slots_[index];
-    std::uint32_t tag = slot.tag.load(std::memory_order_acquire);
+    Tag tag = slot.tag.load(std::memory_order_acquire);
     const std::uint32_t first = first_of(index);
-    const std::uint32_t count = tag & kCountMask;
-    if (count == 0 || tag >> kTagShift != generation)
+    const std::uint32_t count = tag.count();
+    if (!tag.names(token->id))
         return -ESTALE;
 
     const PktmbufPoolLayout& layout =
@@ -344,7 +381,7 @@ int PayloadPool::split(devmem_token* token, std::uint32_t at, devmem_token* rest
 
     // The second part goes by the number of its first fragment, unless another token does.
     std::uint32_t other = first + whole;
-    const bool taken = (slots_[other].tag.load(std::memory_order_relaxed) & kCountMask) != 0;
+    const bool taken = slots_[other].tag.load(std::memory_order_relaxed).count() != 0;
     if (taken && split_slots_.empty())
         return -ENOSPC;
     if (shares) {
@@ -354,7 +391,7 @@ int PayloadPool::split(devmem_token* token, std::uint32_t at, devmem_token* rest
     // The first part keeps the name.
     const std::uint32_t kept = whole + (shares ? 1 : 0);
 
-    if (!slot.tag.compare_exchange_strong(tag, (tag & ~kCountMask) | kept,
+    if (!slot.tag.compare_exchange_strong(tag, Tag{(tag.word & ~Tag::kCountMask) | kept},
                                           std::memory_order_acq_rel)) {
         if (shares)
             put(first + whole, 1);
@@ -367,15 +404,13 @@ int PayloadPool::split(devmem_token* token, std::uint32_t at, devmem_token* rest
     }
 
     Slot& second = slots_[other];
-    const std::uint32_t next =
-        ((second.tag.load(std::memory_order_relaxed) >> kTagShift) + 1) & kGenerationMask;
+    const Tag next = second.tag.load(std::memory_order_relaxed).next(count - whole, shares);
     second.connection = slot.connection;
-    second.tag.store(next << kTagShift | (shares ? kShares : 0) | (count - whole),
-                     std::memory_order_release);
+    second.tag.store(next, std::memory_order_release);
     live_.fetch_add(1, std::memory_order_relaxed);
 
     *rest = *token;
-    rest->id = token_id(next, other);
+    rest->id = next.id(index_, other);
     rest->offset += at;
     rest->address += at;
     rest->length -= at;
@@ -387,7 +422,7 @@ int PayloadPool::split_token(devmem_token* token, std::uint32_t at, devmem_token
 {
     if (at == 0 || at >= token->length)
         return -EINVAL;
-    Entry& entry = table[static_cast<std::uint8_t>(token->id >> kPoolShift)];
+    Entry& entry = table[pool_of(token->id)];
     entry.pins.fetch_add(1, std::memory_order_seq_cst);
     PayloadPool* pool = entry.pool.load(std::memory_order_seq_cst);
     const int rc = pool == nullptr ? -ESTALE : pool->split(token, at, rest);
@@ -406,7 +441,7 @@ std::uint64_t PayloadPool::token_mask(bool host, std::uint32_t page) const
     const std::uint32_t end = begin + layout.fragments_per_page;
     std::uint64_t mask = 0;
     const auto add = [&](std::uint32_t slot) {
-        const std::uint32_t count = slots_[slot].tag.load(std::memory_order_relaxed) & kCountMask;
+        const std::uint32_t count = slots_[slot].tag.load(std::memory_order_relaxed).count();
         const std::uint32_t first = first_of(slot);
         if (count != 0 && first >= begin && first < end)
             mask |= (~std::uint64_t{0} >> (64 - count)) << (first - begin);
@@ -418,45 +453,22 @@ std::uint64_t PayloadPool::token_mask(bool host, std::uint32_t page) const
     return mask;
 }
 
-/// Tokens that name this pool. @return how many were out
-std::uint32_t PayloadPool::return_several(std::span<const devmem_token> tokens)
-{
-    const Bias::Use use(returns_->bias);
-    Returning returning{.alone = use.alone()};
-    std::uint32_t good = 0;
-    for (const devmem_token& token : tokens) {
-        if (return_one(token.id, returning)) [[likely]] {
-            good++;
-            continue;
-        }
-        returns_->stale.fetch_add(1, std::memory_order_relaxed);
-        log_stale(token);
-    }
-    put(returning);
-    if (returning.fragments != 0)
-        device_returned_.fetch_add(returning.fragments, std::memory_order_release);
-    return good;
-}
-
 int PayloadPool::return_tokens(const devmem_token* tokens, unsigned n)
 {
     bool stale = false;
     for (unsigned i = 0; i < n;) {
-        const auto index = static_cast<std::uint8_t>(tokens[i].id >> kPoolShift);
+        const std::uint8_t index = pool_of(tokens[i].id);
         Entry& entry = table[index];
         entry.pins.fetch_add(1, std::memory_order_seq_cst);
-        PayloadPool* pool = entry.pool.load(std::memory_order_seq_cst);
-
-        const unsigned begin = i;
-        while (i < n && static_cast<std::uint8_t>(tokens[i].id >> kPoolShift) == index)
-            i++;
-        std::uint32_t good = 0;
-        if (pool != nullptr)
-            good = pool->return_several(std::span(tokens + begin, i - begin));
+        PayloadPool* const pool = entry.pool.load(std::memory_order_seq_cst);
+        unsigned taken = 0, good = 0;
+        if (pool != nullptr) [[likely]]
+            taken = pool->return_several({tokens + i, n - i}, &good);
         else
-            for (unsigned j = begin; j < i; j++)
-                log_stale(tokens[j]);
-        stale |= good != i - begin;
+            for (; i + taken < n && pool_of(tokens[i + taken].id) == index; taken++)
+                log_stale(tokens[i + taken]);
+        i += taken;
+        stale |= good != taken;
         entry.pins.fetch_sub(1, std::memory_order_seq_cst);
         if (good != 0)
             pool->drop(good);

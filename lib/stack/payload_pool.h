@@ -118,10 +118,7 @@ public:
     /// Fragments that the engine holds.
     std::uint64_t with_engine() const { return with_engine_; }
     /// Device fragments that the engine or the application holds.
-    std::uint64_t device_held() const
-    {
-        return in_use_ - device_returned_.load(std::memory_order_relaxed);
-    }
+    std::uint64_t device_held() const { return in_use_ - device_returned_.count(); }
     std::uint64_t host_held() const
     {
         return host_in_use_ - host_returned_.load(std::memory_order_relaxed);
@@ -129,9 +126,17 @@ public:
 
     /// Make a token of a run; the run's fragments now belong to it.
     void make_token(const tcp::Run& run, std::uint32_t connection, devmem_token* token);
-
-    /// Account for `n` tokens just made.
-    void tokens_made(std::uint32_t n) { made_ += n; }
+    class Mint;
+    /// make_token() for many runs of device fragments.
+    Mint mint();
+    /// Of every token but those of the host mempool.
+    std::uint32_t token_flags() const { return token_flags_; }
+    /// Account for `n` tokens just made by a mint, of so many fragments.
+    void tokens_made(std::uint64_t n, std::uint64_t fragments)
+    {
+        made_ += n;
+        with_engine_ -= fragments;
+    }
 
     /// Return tokens by name. Any thread. @see devmem_token_return()
     static int return_tokens(const devmem_token* tokens, unsigned n);
@@ -148,14 +153,52 @@ private:
     PayloadPool() = default;
     ~PayloadPool();
 
-    /// While a token is out: generation << 8 | shares << 7 | fragments. Afterwards: generation
-    /// << 8. `shares`: a token before this one has part of the first fragment, which counts as
-    /// returned with that one.
+    /// A name: generation (24 bits), pool (8), slot (32), which is the first fragment's number but
+    /// for split slots.
+    static constexpr unsigned kPoolShift = 32;
+    static std::uint32_t slot_of(std::uint64_t id) { return static_cast<std::uint32_t>(id); }
+    static std::uint8_t pool_of(std::uint64_t id)
+    {
+        return static_cast<std::uint8_t>(id >> kPoolShift);
+    }
+
+    /// What becomes of a slot's tokens, as one word. While a token is out: generation << 8 | shares
+    /// << 7 | fragments. Afterwards: generation << 8. `shares`: a token before this one has part of
+    /// the first fragment, which counts as returned with that one.
+    struct Tag {
+        static constexpr std::uint32_t kShares = 0x80;
+        static constexpr std::uint32_t kCountMask = 0x7f;
+        static constexpr std::uint32_t kGenerationMask = 0xffffff00;
+
+        std::uint32_t word;
+
+        static constexpr Tag of(std::uint32_t generation) { return {generation << 8}; }
+        constexpr std::uint32_t generation() const { return word >> 8; }
+        constexpr std::uint32_t count() const { return word & kCountMask; }
+        /// Fragments that count as returned with the token.
+        constexpr std::uint32_t counted() const { return count() - (word >> 7 & 1); }
+        constexpr Tag spent() const { return {word & kGenerationMask}; }
+        /// Of the slot's next token.
+        constexpr Tag next(std::uint32_t count, bool shares = false) const
+        {
+            return {(spent().word + 0x100) | (shares ? kShares : 0) | count};
+        }
+        /// Whether a token of that name is out.
+        constexpr bool names(std::uint64_t id) const
+        {
+            return count() != 0 && generation() == static_cast<std::uint32_t>(id >> 40);
+        }
+        constexpr std::uint64_t id(unsigned pool, std::uint32_t slot) const
+        {
+            return std::uint64_t{spent().word} << 32 | std::uint64_t{pool} << kPoolShift | slot;
+        }
+    };
     struct Slot {
-        std::atomic<std::uint32_t> tag{0};
+        std::atomic<Tag> tag{Tag{0}};
         std::uint32_t connection = 0;
         std::atomic<std::uint32_t> first{0}; ///< fragment; only of split slots
     };
+    static_assert(std::atomic<Tag>::is_always_lock_free);
     /// Tokens that begin in a fragment that has a token already: it takes two splits to make one.
     static constexpr std::uint32_t kSplitSlots = 1024;
     /// Connection of a host fragment that no engine has seen yet.
@@ -171,18 +214,21 @@ private:
                static_cast<std::uint32_t>((in_page * fragment_reciprocal_) >> 32);
     }
     void put(std::uint32_t first, std::uint32_t count);
-    struct Returning;
-    void put(Returning& returning);
-    std::uint32_t return_several(std::span<const devmem_token> tokens);
+    void put_mask(std::uint32_t page, std::uint64_t mask);
+    unsigned return_several(std::span<const devmem_token> tokens, unsigned* good);
+    template <bool alone>
+    unsigned return_several(std::span<const devmem_token> tokens, unsigned* good);
+    template <bool alone>
+    bool return_rarely(std::uint64_t id);
+    template <bool alone>
+    static bool take_back(Slot& slot, Tag& tag, std::uint64_t id);
     bool overlaps(const Config& config) const;
-    bool return_one(std::uint64_t id, Returning& returning);
     int split(devmem_token* token, std::uint32_t at, devmem_token* rest);
     int hold(std::uint32_t fragment);
     std::uint32_t first_of(std::uint32_t slot) const
     {
         return slot < fragments() ? slot : slots_[slot].first.load(std::memory_order_relaxed);
     }
-    std::uint64_t token_id(std::uint32_t generation, std::uint32_t slot) const;
     std::uint64_t token_mask(bool host, std::uint32_t page) const;
     void drop(std::uint64_t references);
 
@@ -213,8 +259,62 @@ private:
     /// While the shard has the pool: kShard - tokens returned. Afterwards: tokens out.
     static constexpr std::uint64_t kShard = std::uint64_t{1} << 63;
     alignas(64) std::atomic<std::uint64_t> live_{kShard};
-    std::atomic<std::uint64_t> device_returned_{0};
+    tcp::ReturnCount<std::uint64_t> device_returned_;
     std::atomic<std::uint64_t> host_returned_{0};
 };
+
+/// Makes tokens of device fragments. A copy of what that takes of the pool, so that it need not be
+/// loaded again for each token: a pool is written to meanwhile.
+class PayloadPool::Mint {
+public:
+    /// Whether a run is of device fragments of this pool.
+    bool has(std::uint32_t fragment) const { return fragment - base_ < fragments_; }
+
+    void make(const tcp::Run& run, std::uint32_t connection, devmem_token* token) const
+    {
+        const std::uint32_t first = run.first - base_;
+        Slot& slot = slots_[first];
+        const Tag tag = slot.tag.load(std::memory_order_relaxed).next(run.count);
+        slot.connection = connection;
+        slot.tag.store(tag, std::memory_order_release);
+        const std::uint64_t at = std::uint64_t{first} * fragment_bytes_ +
+                                 std::uint64_t{by_page_.quotient(first)} * page_rest_ + run.off;
+        token->id = tag.id(pool_, first);
+        token->region = region_;
+        token->offset = offset_ + at;
+        token->address = address_ + at;
+        token->length = run.len;
+        token->flags = flags_;
+    }
+
+private:
+    friend PayloadPool;
+    std::uint32_t base_, fragments_;
+    Slot* slots_;
+    Divider by_page_;
+    std::uint32_t fragment_bytes_, page_rest_; ///< bytes of a page that are of no fragment
+    devmem_region* region_;
+    std::uint64_t offset_, address_;
+    std::uint32_t flags_;
+    unsigned pool_;
+};
+
+inline PayloadPool::Mint PayloadPool::mint()
+{
+    const PktmbufPoolLayout& l = device_layout_;
+    Mint mint;
+    mint.base_ = base_;
+    mint.fragments_ = l.fragments;
+    mint.slots_ = &slots_[0];
+    mint.by_page_ = device_pages_->by_page();
+    mint.fragment_bytes_ = l.fragment_bytes;
+    mint.page_rest_ = l.page_bytes - l.fragments_per_page * l.fragment_bytes;
+    mint.region_ = l.region;
+    mint.offset_ = l.offset;
+    mint.address_ = device_address_;
+    mint.flags_ = token_flags_;
+    mint.pool_ = index_;
+    return mint;
+}
 
 } // namespace devmem

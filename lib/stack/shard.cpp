@@ -289,7 +289,7 @@ unsigned devmem_shard::poll(devmem_event* events, unsigned n, bool* busy)
     timers_->advance(now_, [&](std::uint32_t slot) {
         worked = true;
         slots_[slot].armed = tcp::kNever;
-        poll_slot(slot);
+        poll_slot(slots_[slot], slot);
     });
     if (!waiters_.empty())
         serve_waiters();
@@ -353,22 +353,31 @@ void devmem_shard::serve_starved()
     }
 }
 
+[[gnu::always_inline]] inline void devmem_shard::poll_known(Slot& slot, std::uint32_t index)
+{
+    if (!slot.used || !slot.mac_known)
+        return; // serve_waiters() polls it when its first segment can leave
+    current_ = &slot;
+    const tcp::Actions actions = slot.tcp.poll(now_, ctx_, *this);
+    if (actions == tcp::kNothing) [[likely]]
+        arm(slot, index);
+    else
+        act(index, actions);
+}
+
 void devmem_shard::poll_dirty()
 {
     for (std::uint32_t i = dirty_.size(); i != 0; i--) {
         const std::uint32_t index = dirty_.pop();
-        slots_[index].dirty = false;
-        poll_slot(index);
+        Slot& slot = slots_[index];
+        slot.dirty = false;
+        poll_known(slot, index);
     }
 }
 
-void devmem_shard::poll_slot(std::uint32_t index)
+[[gnu::noinline]] void devmem_shard::poll_slot(Slot& slot, std::uint32_t index)
 {
-    Slot& slot = slots_[index];
-    if (!slot.used || !slot.mac_known)
-        return; // serve_waiters() polls it when its first segment can leave
-    current_ = &slot;
-    act(index, slot.tcp.poll(now_, ctx_));
+    poll_known(slot, index);
 }
 
 /// What act() is asked for less often. @return what is to be done besides
@@ -418,8 +427,9 @@ bool devmem_shard::serve_delayed_acks()
         prefetch(ahead);
         rte_prefetch0(&ahead.ack);
         const std::uint32_t index = delayed_acks_.pop();
-        slots_[index].ack_waits = false;
-        poll_slot(index);
+        Slot& slot = slots_[index];
+        slot.ack_waits = false;
+        poll_slot(slot, index);
         any = true;
     }
     return any;
@@ -778,7 +788,7 @@ int devmem_shard::set(devmem_conn_t conn, const devmem_conn_config& config)
     patience.user_timeout = config.user_timeout_ms * kMillisecond;
     slot->tcp.set_patience(patience, now_);
     if (slot->in_table) // otherwise it is over
-        arm(static_cast<std::uint32_t>(conn));
+        arm(*slot, static_cast<std::uint32_t>(conn));
     return 0;
 }
 
@@ -795,46 +805,48 @@ int devmem_shard::set_ip(devmem_conn_t conn, std::uint8_t dscp, std::uint8_t ttl
     return 0;
 }
 
-/// What was delivered, to be counted together.
+/// Tokens on their way out, to be counted together.
 struct devmem_shard::Delivery {
-    PayloadPool* pool; ///< that made tokens last
-    std::uint32_t made = 0;
-    std::uint64_t tokens = 0, fragments = 0;
-    std::uint64_t host_bytes = 0, device_bytes = 0;
+    PayloadPool::Mint mint; ///< of payload_, where the port writes
+    unsigned elsewhere = 0; ///< tokens that it did not make, and are counted already
+    std::uint64_t fragments = 0, bytes = 0; ///< of those it made
 };
 
-void devmem_shard::count(const Delivery& delivery)
+/// @param tokens all that were made
+void devmem_shard::count(const Delivery& delivery, unsigned tokens)
 {
-    delivery.pool->tokens_made(delivery.made);
-    stats_.tokens_delivered += delivery.tokens;
+    payload_->tokens_made(tokens - delivery.elsewhere, delivery.fragments);
+    stats_.tokens_delivered += tokens;
     stats_.rx_fragments += delivery.fragments;
-    stats_.rx_host_bytes += delivery.host_bytes;
-    stats_.rx_device_bytes += delivery.device_bytes;
+    rx_bytes(payload_->token_flags()) += delivery.bytes;
 }
 
-/// Tokens of what a connection has received. @return how many
-inline unsigned devmem_shard::take_tokens(std::uint32_t index, devmem_token* tokens, unsigned n,
-                                          Delivery& delivery)
+/// A token of what lies in host memory, or in a region that the port has left.
+[[gnu::noinline]] void devmem_shard::take_token_elsewhere(tcp::Run run, std::uint32_t index,
+                                                          devmem_token& token)
 {
-    Slot& slot = slots_[index];
-    unsigned count = 0;
+    pool_of(run.first).make_token(run, index, &token);
+    stats_.rx_fragments += run.count;
+    rx_bytes(token.flags) += run.len;
+}
+
+/// The next token of what a connection has received. @return false: there is none
+[[gnu::always_inline]] inline bool devmem_shard::take_token(Slot& slot, std::uint32_t index,
+                                                            devmem_token& token, Delivery& delivery)
+{
     tcp::Run run;
-    while (count < n && slot.tcp.receive(&run, ctx_)) {
-        if (!delivery.pool->has(run.first)) [[unlikely]] {
-            delivery.pool->tokens_made(delivery.made);
-            delivery.made = 0;
-            delivery.pool = &pool_of(run.first);
-        }
-        devmem_token& token = tokens[count++];
-        delivery.pool->make_token(run, index, &token);
-        slot.delivered += run.count;
-        delivery.made++;
-        delivery.fragments += run.count;
-        ((token.flags & DEVMEM_TOKEN_HOST) != 0 ? delivery.host_bytes : delivery.device_bytes) +=
-            run.len;
+    if (!slot.tcp.receive(&run, ctx_))
+        return false;
+    slot.delivered += run.count;
+    if (!delivery.mint.has(run.first)) [[unlikely]] {
+        take_token_elsewhere(run, index, token);
+        delivery.elsewhere++;
+        return true;
     }
-    delivery.tokens += count;
-    return count;
+    delivery.mint.make(run, index, &token);
+    delivery.fragments += run.count;
+    delivery.bytes += run.len;
+    return true;
 }
 
 int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
@@ -843,9 +855,11 @@ int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
     if (slot == nullptr)
         return -EBADF;
     const auto index = static_cast<std::uint32_t>(conn);
-    Delivery delivery{.pool = payload_};
-    const unsigned taken = take_tokens(index, tokens, n, delivery);
-    count(delivery);
+    Delivery delivery{.mint = payload_->mint()};
+    unsigned taken = 0;
+    while (taken < n && take_token(*slot, index, tokens[taken], delivery))
+        taken++;
+    count(delivery, taken);
     if (taken != 0) {
         if (slot->tcp.readable_bytes() != 0 || slot->tcp.peer_closed())
             raise(index, DEVMEM_EVENT_READABLE);
@@ -860,24 +874,24 @@ int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
 unsigned devmem_shard::recv_burst(devmem_conn_t* conns, devmem_token* tokens, unsigned n)
 {
     constexpr std::uint8_t kReadable = 1u << DEVMEM_EVENT_READABLE;
-    Delivery delivery{.pool = payload_};
+    Delivery delivery{.mint = payload_->mint()};
     unsigned filled = 0;
     for (std::uint32_t left = events_.size(); left != 0 && filled < n; left--) {
         const std::uint32_t index = events_.pop();
         Slot& slot = slots_[index];
         if ((slot.events & kReadable) != 0 && slot.owned) {
             const devmem_conn_t conn = handle(index);
-            const unsigned end = filled + take_tokens(index, tokens + filled, n - filled, delivery);
-            while (filled < end)
+            while (filled < n && take_token(slot, index, tokens[filled], delivery))
                 conns[filled++] = conn;
             if (slot.tcp.readable_bytes() == 0 && !slot.tcp.peer_closed())
                 slot.events = static_cast<std::uint8_t>(slot.events & ~kReadable);
         }
-        slot.event_queued = slot.events != 0;
-        if (slot.event_queued) [[unlikely]]
+        if (slot.events == 0) [[likely]]
+            slot.event_queued = false;
+        else
             events_.push(index);
     }
-    count(delivery);
+    count(delivery, filled);
     return filled;
 }
 

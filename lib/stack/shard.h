@@ -140,12 +140,14 @@ private:
     /// Packets of a burst that follow each other: of one connection, each text beginning where the
     /// one before ends, and saying the same otherwise, as GRO has it; or one packet of any kind.
     struct Train {
-        devmem::FlowKey key;
+        devmem::wire::PlainSegment segment; ///< of the first; text_bytes of all
+        std::uint32_t next_seq;             ///< in the packet that goes on with it
         std::uint32_t hash;
         std::uint32_t slot;          ///< most likely
         std::uint8_t first, packets; ///< of the burst
+        std::uint8_t l4;             ///< where their TCP headers lie
+        std::uint8_t flags;          ///< of any of them
         bool plain;                  ///< else by receive()
-        devmem::wire::PlainSegment segment;
     };
 
     /// A connection that waits for the MAC of its next hop.
@@ -172,9 +174,20 @@ private:
     bool follows(const rte_mbuf* m, Train& train) const;
     unsigned form_trains(unsigned packets);
     void find_connections(unsigned trains);
+    static devmem::FlowKey key_of(const devmem::wire::PlainSegment& segment)
+    {
+        return {segment.ipv6, segment.addresses(), segment.ports()};
+    }
     void receive_train(const Train& train);
-    unsigned take_texts(rte_mbuf* const* packets, unsigned n);
-    void free_headers();
+    void receive_train_of_one(const Train& train, std::uint32_t index);
+    void receive_train_of_many(const Train& train, std::uint32_t index);
+    void receive_text(const Train& train, std::uint32_t index, unsigned packets,
+                      std::span<const devmem::tcp::Run> runs);
+    void receive_unpredicted(const Train& train, std::uint32_t index,
+                             std::span<const devmem::tcp::Run> runs);
+    void receive_singly(const Train& train);
+    std::span<const devmem::tcp::Run> take_texts(const Train& train);
+    void free_headers(unsigned packets);
     static void prefetch(const Slot& slot);
     void lap(devmem::Stage stage)
     {
@@ -236,17 +249,22 @@ private:
     void install(std::uint32_t slot, const devmem::wire::Flow& flow);
     void free_slot(std::uint32_t slot);
     void reap_zombies();
-    void act(std::uint32_t slot, std::uint32_t actions);
+    void act(std::uint32_t slot, std::uint32_t actions) { act(slots_[slot], slot, actions); }
+    void act(Slot& slot, std::uint32_t index, std::uint32_t actions);
+    void act_usually(Slot& slot, std::uint32_t index, std::uint32_t actions);
     std::uint32_t act_rarely(std::uint32_t slot, std::uint32_t actions);
     void over(std::uint32_t slot);
     void offer(Listener& listener, devmem_conn_t conn);
     void leave_backlog(Slot& slot);
     void leave_half_open(Slot& slot);
     void mark_dirty(std::uint32_t slot);
+    void mark_dirty(Slot& slot, std::uint32_t index);
     void raise(std::uint32_t slot, devmem_event_type type);
-    void poll_slot(std::uint32_t slot);
+    void raise(Slot& slot, std::uint32_t index, devmem_event_type type);
+    void poll_slot(Slot& slot, std::uint32_t index);
     void poll_dirty();
-    void arm(std::uint32_t slot);
+    void poll_known(Slot& slot, std::uint32_t index);
+    void arm(Slot& slot, std::uint32_t index);
     bool serve_delayed_acks();
     void tick();
     void refresh_credit();
@@ -259,8 +277,15 @@ private:
     void serve_starved();
     void reclaim_from_silent();
     struct Delivery;
-    void count(const Delivery& delivery);
-    unsigned take_tokens(std::uint32_t index, devmem_token* tokens, unsigned n, Delivery& delivery);
+    void count(const Delivery& delivery, unsigned tokens);
+    /// Where the bytes of tokens are counted.
+    std::uint64_t& rx_bytes(std::uint32_t token_flags)
+    {
+        return (token_flags & DEVMEM_TOKEN_HOST) != 0 ? stats_.rx_host_bytes
+                                                      : stats_.rx_device_bytes;
+    }
+    bool take_token(Slot& slot, std::uint32_t index, devmem_token& token, Delivery& delivery);
+    void take_token_elsewhere(devmem::tcp::Run run, std::uint32_t index, devmem_token& token);
     bool in_use(const devmem::wire::Flow& flow) const;
     std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
     std::uint16_t announced_mss(std::uint8_t family, bool timestamps) const;
@@ -311,11 +336,9 @@ private:
     std::uint16_t ip_id_ = 0;
 
     std::array<rte_mbuf*, kBurst> burst_{};
+    bool singly_ = false; ///< some of them have gone to receive(): nullptr
     std::array<Train, kBurst> trains_;
     std::array<devmem::tcp::Run, kBurst> train_runs_;
-    devmem::wire::TcpOptions plain_options_;  ///< nothing but timestamps is ever in there
-    std::array<rte_mbuf*, kBurst> headers_{}; ///< of header_pool_, to free together
-    unsigned header_count_ = 0;
     devmem::StageClock* stages_ = nullptr;
 
     Pending pending_;
@@ -334,17 +357,22 @@ private:
 
 // What every segment takes.
 
-inline void devmem_shard::mark_dirty(std::uint32_t index)
+inline void devmem_shard::mark_dirty(Slot& slot, std::uint32_t index)
 {
-    if (!slots_[index].dirty) {
-        slots_[index].dirty = true;
+    if (!slot.dirty) {
+        slot.dirty = true;
         dirty_.push(index);
     }
 }
 
-inline void devmem_shard::raise(std::uint32_t index, devmem_event_type type)
+inline void devmem_shard::mark_dirty(std::uint32_t index)
 {
-    Slot& slot = slots_[index];
+    mark_dirty(slots_[index], index);
+}
+
+[[gnu::always_inline]] inline void devmem_shard::raise(Slot& slot, std::uint32_t index,
+                                                       devmem_event_type type)
+{
     if (!slot.owned)
         return; // told when it is accepted
     slot.events = static_cast<std::uint8_t>(slot.events | 1u << type);
@@ -354,11 +382,15 @@ inline void devmem_shard::raise(std::uint32_t index, devmem_event_type type)
     }
 }
 
+inline void devmem_shard::raise(std::uint32_t index, devmem_event_type type)
+{
+    raise(slots_[index], index, type);
+}
+
 /// See to it that the connection is polled when its deadline comes. A timer that is due before that
 /// is left as it is, and finds nothing to do: deadlines move with every segment.
-inline void devmem_shard::arm(std::uint32_t index)
+[[gnu::always_inline]] inline void devmem_shard::arm(Slot& slot, std::uint32_t index)
 {
-    Slot& slot = slots_[index];
     const devmem::tcp::Time deadline = slot.tcp.next_deadline();
     if (deadline >= slot.armed) [[likely]]
         return;
@@ -373,8 +405,27 @@ inline void devmem_shard::arm(std::uint32_t index)
     timers_->schedule(index, deadline);
 }
 
-/// Do what the engine asks for.
-inline void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
+/// Do what the engine asks for: of most segments, it is no more than this.
+[[gnu::always_inline]] inline void devmem_shard::act_usually(Slot& slot, std::uint32_t index,
+                                                             std::uint32_t actions)
+{
+    const bool may_rest = slot.tcp.may_rest(now_);
+    if ((actions & devmem::tcp::kReadable) != 0)
+        raise(slot, index, DEVMEM_EVENT_READABLE);
+    if ((actions & devmem::tcp::kPoll) != 0) {
+        if (may_rest) {
+            slot.tcp.rest(now_, ctx_.config);
+        } else {
+            mark_dirty(slot, index);
+            if (slot.mac_known) // poll_slot() does the rest
+                return;
+        }
+    }
+    arm(slot, index);
+}
+
+[[gnu::always_inline]] inline void devmem_shard::act(Slot& slot, std::uint32_t index,
+                                                     std::uint32_t actions)
 {
     constexpr std::uint32_t kUsual = devmem::tcp::kReadable | devmem::tcp::kPoll;
     if ((actions & ~kUsual) != 0) [[unlikely]] {
@@ -382,17 +433,40 @@ inline void devmem_shard::act(std::uint32_t index, std::uint32_t actions)
         if ((actions & devmem::tcp::kClosed) != 0)
             return;
     }
-    Slot& slot = slots_[index];
-    if ((actions & devmem::tcp::kReadable) != 0)
-        raise(index, DEVMEM_EVENT_READABLE);
-    if ((actions & devmem::tcp::kPoll) != 0) {
-        if (slot.tcp.may_rest(now_)) {
-            slot.tcp.rest(now_, ctx_.config);
-        } else {
-            mark_dirty(index);
-            if (slot.mac_known) // poll_slot() does the rest
-                return;
-        }
-    }
-    arm(index);
+    act_usually(slot, index, actions);
+}
+
+// What every ACK takes.
+
+/// @return an mbuf whose lengths are up to its user
+[[gnu::always_inline]] inline rte_mbuf* devmem_shard::tx_mbuf()
+{
+    if ((tx_count_ == tx_.size() || tx_spares_ == 0) && !tx_make_room()) [[unlikely]]
+        return nullptr;
+    // One segment, one holder, nothing behind it: a free mbuf is so.
+    rte_mbuf* const m = tx_spare_[--tx_spares_];
+    m->data_off = RTE_PKTMBUF_HEADROOM;
+    m->ol_flags = 0;
+    m->tx_offload = 0;
+    return m;
+}
+
+inline void devmem_shard::tx_push(rte_mbuf* m)
+{
+    tx_[tx_count_++] = m;
+}
+
+/// From the connection's template. Only one that is established has something to acknowledge, and
+/// it knows its next hop.
+[[gnu::always_inline]] inline bool devmem_shard::emit_ack(const devmem::tcp::AckOut& ack)
+{
+    rte_mbuf* const m = tx_mbuf();
+    if (m == nullptr) [[unlikely]]
+        return false;
+    m->data_len = static_cast<std::uint16_t>(
+        current_->ack.write(rte_pktmbuf_mtod(m, std::uint8_t*), ack.seq.value(), ack.ack.value(),
+                            ack.window, ack.timestamps, ack.ts_val, ack.ts_ecr));
+    m->pkt_len = m->data_len;
+    tx_push(m);
+    return true;
 }

@@ -33,25 +33,6 @@ bool devmem_shard::tx_make_room()
     return tx_spares_ != 0;
 }
 
-inline rte_mbuf* devmem_shard::tx_mbuf()
-{
-    if ((tx_count_ == tx_.size() || tx_spares_ == 0) && !tx_make_room()) [[unlikely]]
-        return nullptr;
-    // One segment, one holder, nothing behind it: a free mbuf is so. The rest is up to its user.
-    rte_mbuf* const m = tx_spare_[--tx_spares_];
-    m->data_off = RTE_PKTMBUF_HEADROOM;
-    m->ol_flags = 0;
-    m->data_len = 0;
-    m->pkt_len = 0;
-    m->tx_offload = 0;
-    return m;
-}
-
-void devmem_shard::tx_push(rte_mbuf* m)
-{
-    tx_[tx_count_++] = m;
-}
-
 /// At the end of a poll the pool has all that is not on its way.
 void devmem_shard::tx_put_spares()
 {
@@ -82,6 +63,7 @@ bool devmem_shard::tx_frame(std::span<const std::uint8_t> frame)
         stats_.drop_tx_full++;
         return false;
     }
+    first->pkt_len = first->data_len = 0;
     rte_mbuf* last = first;
     for (;;) {
         const std::size_t take = std::min<std::size_t>(frame.size(), rte_pktmbuf_tailroom(last));
@@ -150,23 +132,6 @@ bool devmem_shard::tx_segment(const wire::Flow& flow, const tcp::SegmentOut& seg
 bool devmem_shard::emit(const tcp::SegmentOut& segment)
 {
     return current_->mac_known && tx_segment(current_->flow, segment);
-}
-
-/// From the connection's template. Only one that is established has something to acknowledge, and
-/// it knows its next hop.
-bool devmem_shard::emit_ack(const tcp::AckOut& ack)
-{
-    rte_mbuf* m = tx_mbuf();
-    if (m == nullptr) [[unlikely]]
-        return false;
-    const wire::AckTemplate::Timestamps timestamps{ack.ts_val, ack.ts_ecr};
-    const std::size_t bytes =
-        current_->ack.write(rte_pktmbuf_mtod(m, std::uint8_t*),
-                            {ack.seq.value(), ack.ack.value(), ack.window, tcp::kAck},
-                            ack.timestamps ? &timestamps : nullptr, ip_id_++);
-    m->pkt_len = m->data_len = static_cast<std::uint16_t>(bytes);
-    tx_push(m);
-    return true;
 }
 
 bool devmem_shard::ask_neighbour(const wire::Ip& next_hop, const wire::Ip& local)

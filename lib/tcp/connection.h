@@ -194,14 +194,22 @@ public:
     /// from here on: kept, or given to Sink::release().
     Actions process(const Segment& segment, Time now, Context& ctx)
     {
-        return predicted(segment) ? process_predicted(segment, now, ctx)
-                                  : process_any(segment, now, ctx);
+        Actions actions;
+        return take_predicted(segment, now, ctx, &actions) ? actions
+                                                           : process_any(segment, now, ctx);
     }
+    /// The two halves of it, for a caller that has the first inline. @return false: the second is
+    /// to be called, nothing has happened
+    bool take_predicted(const Segment& segment, Time now, Context& ctx, Actions* actions);
+    Actions process_any(const Segment& segment, Time now, Context& ctx);
     /// Run expired timers and send all that is due.
-    Actions poll(Time now, Context& ctx)
+    /// @param sink ctx.sink, by its own class: its emit_ack() may be inline
+    template <typename SinkType>
+    Actions poll(Time now, Context& ctx, SinkType& sink)
     {
-        return quiet_ ? poll_quiet(now, ctx) : poll_any(now, ctx);
+        return quiet_ ? poll_quiet(now, ctx, sink) : poll_any(now, ctx);
     }
+    Actions poll(Time now, Context& ctx) { return poll(now, ctx, ctx.sink); }
     /// When poll() has something to do without further input. kNever if nothing.
     Time next_deadline() const { return quiet_ ? ack_.deadline() : next_of_all_deadlines(); }
     /// Whether poll() would send an ACK.
@@ -288,7 +296,7 @@ private:
     bool may_receive() const { return state_ >= State::kEstablished && state_ <= State::kFinWait2; }
 
     // input.cpp: the ladder
-    bool predicted(const Segment& segment) const
+    [[gnu::always_inline]] bool predicted(const Segment& segment) const
     {
         return segment.seq == rcv_nxt_ && segment.ack == snd_una_ &&
                state_ == State::kEstablished && (segment.flags & ~kPsh) == kAck &&
@@ -297,8 +305,6 @@ private:
                (!timestamps_ok_ ||
                 (segment.options->timestamps && Seq(segment.options->ts_val) >= Seq(ts_recent_)));
     }
-    Actions process_predicted(const Segment& segment, Time now, Context& ctx);
-    Actions process_any(const Segment& segment, Time now, Context& ctx);
     void process_syn_sent(Arrival& in);
     bool timestamp_ok(Arrival& in);
     bool sequence_ok(Arrival& in);
@@ -335,7 +341,8 @@ private:
     bool fin_unsent() const;
 
     // output.cpp: what goes out
-    Actions poll_quiet(Time now, Context& ctx);
+    template <typename SinkType>
+    Actions poll_quiet(Time now, Context& ctx, SinkType& sink);
     Actions poll_any(Time now, Context& ctx);
     bool at_rest() const;
     Time next_of_all_deadlines() const;
@@ -366,7 +373,7 @@ private:
 // What a segment in order takes, and the ACK for it.
 
 /// RCV.NXT advances over text.
-inline void Connection::advance(std::uint32_t bytes, Call& call)
+[[gnu::always_inline]] inline void Connection::advance(std::uint32_t bytes, Call& call)
 {
     rcv_nxt_ += bytes;
     readable_ += bytes;
@@ -374,13 +381,17 @@ inline void Connection::advance(std::uint32_t bytes, Call& call)
     call.ctx.counters.payload_bytes += bytes;
 }
 
-inline Actions Connection::process_predicted(const Segment& segment, Time now, Context& ctx)
+[[gnu::always_inline]] inline bool Connection::take_predicted(const Segment& segment, Time now,
+                                                              Context& ctx, Actions* actions)
 {
-    std::uint32_t fragments = 0;
-    for (const Run& run : segment.payload)
+    if (!predicted(segment)) [[unlikely]]
+        return false;
+    const std::span<const Run> runs = segment.payload; // one, mostly
+    std::uint32_t fragments = runs[0].count;
+    for (const Run& run : runs.subspan(1))
         fragments += run.count;
-    if (!window_.admits(fragments, ctx.config, ctx.credit)) [[unlikely]]
-        return process_any(segment, now, ctx);
+    if (!window_.keep(fragments, segment.len, ctx.config, ctx.credit)) [[unlikely]]
+        return false;
     Call call{now, ctx, kPoll};
     if (timestamps_ok_ && segment.seq <= last_ack_sent_) {
         ts_recent_ = segment.options->ts_val;
@@ -390,32 +401,32 @@ inline Actions Connection::process_predicted(const Segment& segment, Time now, C
     heard_ = now;
     if (queue_.empty())
         call.actions |= kReadable;
-    for (const Run& run : segment.payload)
+    queue_.append(ctx.runs, runs[0]);
+    for (const Run& run : runs.subspan(1))
         queue_.append(ctx.runs, run);
-    window_.kept(fragments, segment.len, ctx.credit);
     advance(segment.len, call);
     ack_.in_order(segment.wire_segments);
-    return call.actions;
+    *actions = call.actions;
+    return true;
 }
 
 /// Text arrives and nothing else happens: what poll_any() comes to then, without looking at what
 /// has not changed since it last found all of that at rest.
-inline Actions Connection::poll_quiet(Time now, Context& ctx)
+template <typename SinkType>
+inline Actions Connection::poll_quiet(Time now, Context& ctx, SinkType& sink)
 {
     ack_.expire(now);
     if (!ack_.due()) {
         ack_.delay(now, ctx.config.delayed_ack);
         return kNothing;
     }
-    const RcvWindow::Grant grant =
-        window_.announce(rcv_nxt_, rcv_mss_, false, ctx.config, ctx.credit);
     Actions actions = kNothing;
-    if (grant.starved) [[unlikely]] {
+    if (window_.announce_in_ack(rcv_nxt_, rcv_mss_, ctx.config, ctx.credit)) [[unlikely]] {
         ctx.counters.window_limited++;
         actions |= kStarved;
     }
-    if (!ctx.sink.emit_ack({snd_una_, rcv_nxt_, window_.field(rcv_nxt_, false), timestamps_ok_,
-                            timestamp(now), ts_recent_})) [[unlikely]] {
+    if (!sink.emit_ack({snd_una_, rcv_nxt_, window_.field(rcv_nxt_, false), timestamps_ok_,
+                        timestamp(now), ts_recent_})) [[unlikely]] {
         quiet_ = false;
         blocked_ = true;
         return actions | kPoll;

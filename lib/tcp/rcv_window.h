@@ -55,8 +55,17 @@ public:
     /// make it one the window field can express.
     Grant announce(Seq rcv_nxt, std::uint32_t mss, bool syn, const Config& config, Credit& credit)
     {
-        return !syn && plenty(config, credit) ? announce_in_plenty(rcv_nxt, mss, credit)
-                                              : announce_any(rcv_nxt, mss, syn, config, credit);
+        return !syn && plenty(config, credit)
+                   ? Grant{announce_in_plenty(rcv_nxt, mss, credit), false}
+                   : announce_any(rcv_nxt, mss, syn, config, credit);
+    }
+    /// announce() for an ACK. @return Grant::starved
+    bool announce_in_ack(Seq rcv_nxt, std::uint32_t mss, const Config& config, Credit& credit)
+    {
+        if (!plenty(config, credit)) [[unlikely]]
+            return announce_any(rcv_nxt, mss, false, config, credit).starved;
+        announce_in_plenty(rcv_nxt, mss, credit);
+        return false;
     }
     /// As announce(), but only if the step is worth a segment of its own.
     Grant widen(Seq rcv_nxt, std::uint32_t mss, const Config& config, Credit& credit);
@@ -81,6 +90,25 @@ public:
     {
         const std::uint64_t cost = std::uint64_t{fragments} * credit.fragment_bytes;
         return cost <= backed_ || affords(cost, config, credit);
+    }
+    /// admits() and kept() in one. @return false: it may not, and nothing has changed
+    [[gnu::always_inline]] bool keep(std::uint32_t fragments, std::uint32_t bytes,
+                                     const Config& config, Credit& credit)
+    {
+        const std::uint64_t cost = std::uint64_t{fragments} * credit.fragment_bytes;
+        if (cost > backed_) [[unlikely]] {
+            if (!affords(cost, config, credit))
+                return false;
+            kept(fragments, bytes, credit);
+            return true;
+        }
+        // Nothing is backed while it is lent.
+        backed_ -= cost;
+        credit.promised_bytes -= static_cast<std::int64_t>(cost);
+        kept_ += fragments;
+        if (bytes != std::uint64_t{fragments} * fill_) [[unlikely]]
+            learn_fill(fragments, bytes, credit);
+        return true;
     }
     /// The engine keeps fragments, with so many bytes in them.
     void kept(std::uint32_t fragments, std::uint32_t bytes, Credit& credit)
@@ -118,17 +146,19 @@ private:
         static_assert(kGrantPart == 4);
         const auto held = static_cast<std::int64_t>(held_bytes(credit));
         return credit.free_bytes >= kGrantPart * std::int64_t{target_} + held &&
-               config.held_limit_bytes == 0 && !closed_ && !lent_ && !widened_;
+               config.held_limit_bytes == 0 && !(closed_ | lent_ | widened_);
     }
     /// announce() in that case: the same, less what is known beforehand.
-    Grant announce_in_plenty(Seq rcv_nxt, std::uint32_t mss, Credit& credit)
+    /// @return Grant::step
+    [[gnu::always_inline]] std::uint32_t announce_in_plenty(Seq rcv_nxt, std::uint32_t mss,
+                                                            Credit& credit)
     {
         if (ample_ == 0) [[unlikely]]
             ample_ = ample(mss, credit);
         const std::uint32_t promised = distance(rcv_nxt, edge_);
         const std::uint32_t round = (1u << scale_) - 1;
         const std::uint32_t next = ample_ > promised ? ample_ : (promised + round) & ~round;
-        edge_ += next - promised;
+        edge_ = rcv_nxt + next;
         const std::uint64_t most = backed_ > target_ ? backed_ : target_;
         const std::uint64_t cost = cost_of(next, credit);
         const std::uint64_t backed = cost < most ? cost : most;
@@ -136,7 +166,7 @@ private:
         credit.free_bytes -= taken;
         credit.promised_bytes += taken;
         backed_ = backed;
-        return {next - promised, false};
+        return next - promised;
     }
     Grant announce_any(Seq rcv_nxt, std::uint32_t mss, bool syn, const Config& config,
                        Credit& credit);
@@ -144,11 +174,12 @@ private:
     Means means(std::uint32_t mss, const Config& config, const Credit& credit) const;
     Grant grant(Seq rcv_nxt, const Means& means, std::uint32_t least, bool syn,
                 const Credit& credit) const;
-    void set_target(std::uint32_t bytes, const Config& config);
+    [[gnu::cold]] void set_target(std::uint32_t bytes, const Config& config);
     std::uint32_t ample(std::uint32_t mss, const Credit& credit) const;
     void back(Seq rcv_nxt, const Means& means, Grant* result, Credit& credit);
     bool affords(std::uint64_t cost, const Config& config, const Credit& credit) const;
-    void learn_fill(std::uint32_t fragments, std::uint32_t bytes, const Credit& credit);
+    [[gnu::noinline]] void learn_fill(std::uint32_t fragments, std::uint32_t bytes,
+                                      const Credit& credit);
     /// Memory that so many bytes are expected to take.
     std::uint64_t cost_of(std::uint64_t bytes, const Credit& credit) const
     {

@@ -6,21 +6,22 @@
 
 namespace devmem::tcp {
 
-/// How many fragments of a connection the application has returned, ever. Any thread adds and
-/// reads; what is read is as old as the thread's last look.
-class Returned {
+/// Counts, for ever, what comes back of what was given out. Any thread adds and reads; what is read
+/// is as old as the thread's last look.
+template <typename T>
+class ReturnCount {
 public:
-    std::uint32_t count(std::memory_order order = std::memory_order_relaxed) const
+    T count(std::memory_order order = std::memory_order_relaxed) const
     {
         return shared_.load(order) + exclusive_.load(order);
     }
-    Returned& operator+=(std::uint32_t n)
+    ReturnCount& operator+=(T n)
     {
         shared_.fetch_add(n, std::memory_order_release);
         return *this;
     }
     /// As +=, for a caller who keeps all others out of this function: no atomic addition.
-    void add_exclusive(std::uint32_t n)
+    void add_exclusive(T n)
     {
         exclusive_.store(exclusive_.load(std::memory_order_relaxed) + n, std::memory_order_release);
     }
@@ -32,8 +33,11 @@ public:
     }
 
 private:
-    std::atomic<std::uint32_t> shared_{0};
-    std::atomic<std::uint32_t> exclusive_{0};
+    std::atomic<T> shared_{0};
+    std::atomic<T> exclusive_{0};
 };
+
+/// How many fragments of a connection the application has returned.
+using Returned = ReturnCount<std::uint32_t>;
 
 } // namespace devmem::tcp

@@ -13,7 +13,7 @@ public:
     bool empty() const { return head_ == RunStore::kNone; }
 
     /// Add a run at the end: to the last run if it continues it in memory.
-    void append(RunStore& runs, const Run& run)
+    [[gnu::always_inline]] void append(RunStore& runs, const Run& run)
     {
         if (!empty() && runs.merge(tail_, run))
             return;

@@ -123,15 +123,15 @@ void check_plain(std::span<const std::uint8_t> frame, std::uint32_t frame_bytes,
         !parse_plain(frame.data(), packet.header_bytes, frame_bytes, false, &plain))
         return;
     FUZZ_CHECK(plain.ipv6 == (packet.src.family == 6));
-    FUZZ_CHECK(std::equal(plain.addresses, plain.addresses + (plain.ipv6 ? 16 : 4),
+    FUZZ_CHECK(std::equal(plain.addresses(), plain.addresses() + (plain.ipv6 ? 16 : 4),
                           packet.src.bytes.begin()));
-    FUZZ_CHECK(plain.ports == (std::uint32_t{packet.src_port} << 16 | packet.dst_port));
-    FUZZ_CHECK(plain.seq == packet.seq && plain.ack == packet.ack);
-    FUZZ_CHECK(plain.window == packet.window && plain.flags == packet.flags);
+    FUZZ_CHECK(plain.ports() == (std::uint32_t{packet.src_port} << 16 | packet.dst_port));
+    FUZZ_CHECK(plain.seq() == packet.seq && plain.ack() == packet.ack);
+    FUZZ_CHECK(plain.window() == packet.window && plain.flags() == packet.flags);
     FUZZ_CHECK(plain.text_bytes == packet.payload_bytes && packet.options.sack_count == 0);
     FUZZ_CHECK(packet.ecn != kCe);
     FUZZ_CHECK(plain.timestamps == packet.options.timestamps &&
-               plain.ts_val == packet.options.ts_val && plain.ts_ecr == packet.options.ts_ecr);
+               plain.ts_val() == packet.options.ts_val && plain.ts_ecr() == packet.options.ts_ecr);
 }
 
 /// Our own segment with the same contents says the same.

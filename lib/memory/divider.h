@@ -5,25 +5,29 @@
 
 namespace devmem {
 
-/// Division by a number known late, by multiplication: the estimate is at most one too high.
+/// Division by a number known late, by multiplication.
 class Divider {
 public:
     Divider() = default;
-    /// @param divisor not 0
+    /// @param divisor 1 to 2^31
     explicit constexpr Divider(std::uint32_t divisor)
-        : reciprocal_((std::uint64_t{1} << 32) / divisor + 1), divisor_(divisor)
+        : reciprocal_((kOne - 1) / divisor + 1), divisor_(divisor)
     {
     }
 
     constexpr std::uint32_t divisor() const { return divisor_; }
+    /// Exact: the reciprocal is too large by less than 2^-63, hence the quotient by less than
+    /// 2^-31, and it takes 1 / divisor to reach the next integer.
     constexpr std::uint32_t quotient(std::uint32_t n) const
     {
-        const auto q = static_cast<std::uint32_t>(n * reciprocal_ >> 32);
-        return q - (std::uint64_t{q} * divisor_ > n ? 1 : 0);
+        const auto product = static_cast<__uint128_t>(std::uint64_t{n} << 1) * reciprocal_;
+        return static_cast<std::uint32_t>(product >> 64);
     }
 
 private:
-    std::uint64_t reciprocal_ = 0; ///< 2^32 / divisor_, rounded up
+    static constexpr std::uint64_t kOne = std::uint64_t{1} << 63;
+
+    std::uint64_t reciprocal_ = 0; ///< 2^63 / divisor_, rounded up
     std::uint32_t divisor_ = 0;
 };
 

@@ -153,7 +153,7 @@ inline bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
         return false;
     wire::PlainSegment& segment = train.segment;
     const auto* const head = rte_pktmbuf_mtod(m, const std::uint8_t*);
-    const std::uint8_t* const tcp = head + train.l4;
+    const std::uint8_t* const tcp = head + segment.l4;
     if (wire::load32(tcp + 4) != train.next_seq)
         return false; // as most of other connections
     const rte_mbuf* const first = burst_[train.first];
@@ -166,11 +166,11 @@ inline bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
     const std::uint32_t text_bytes = rte_pktmbuf_data_len(text);
     // By the IP header: of IPv4 its own is counted, of IPv6 not.
     const std::uint32_t ip_bytes =
-        segment.ipv6 ? wire::load16(head + 18) + 54u : wire::load16(head + 16) + 14u;
+        segment.ipv6() ? wire::load16(head + 18) + 54u : wire::load16(head + 16) + 14u;
     if (text->pool != payload_->device_mempool() || text_bytes == 0 ||
         header_bytes + text_bytes != rte_pktmbuf_pkt_len(m) || ip_bytes != rte_pktmbuf_pkt_len(m) ||
         segment.text_bytes + text_bytes > kLongestTrain ||
-        !same_headers(head, segment.tcp - train.l4, segment.ipv6, segment.timestamps))
+        !same_headers(head, segment.tcp - segment.l4, segment.ipv6(), segment.timestamps))
         return false;
     segment.text_bytes += text_bytes;
     train.next_seq += text_bytes;
@@ -208,7 +208,6 @@ inline bool devmem_shard::follows(const rte_mbuf* m, Train& train) const
         }
         last = &train;
         train.segment = segment;
-        train.l4 = static_cast<std::uint8_t>(segment.l4());
         train.next_seq = segment.seq() + segment.text_bytes;
         train.flags = segment.flags();
         train.hash = flows_->hash(key_of(segment));
@@ -229,13 +228,15 @@ void devmem_shard::prefetch(const Slot& slot)
 
 void devmem_shard::find_connections(unsigned trains)
 {
-    for (unsigned i = 0; i < trains; i++) {
-        Train& train = trains_[i];
-        if (!train.plain)
+    const FlowTable& flows = *flows_;
+    const Slot* const slots = &slots_[0];
+    for (Train& train : std::span(trains_).first(trains)) {
+        if (!train.plain) [[unlikely]]
             continue;
-        train.slot = flows_->guess(train.hash);
-        if (train.slot != FlowTable::kNotFound)
-            prefetch(slots_[train.slot]);
+        const std::uint32_t slot = flows.guess(train.hash);
+        train.slot = slot;
+        if (slot != FlowTable::kNotFound) [[likely]]
+            prefetch(slots[slot]);
     }
 }
 
@@ -302,26 +303,26 @@ void devmem_shard::receive_train(const Train& train)
     flush_pending();
     const wire::PlainSegment& plain = train.segment;
     std::uint32_t index = train.slot;
-    if (index == FlowTable::kNotFound || !slots_[index].in_table ||
-        !slots_[index].key.names(plain.ipv6, plain.addresses(), plain.ports())) [[unlikely]] {
+    Slot* slot = index != FlowTable::kNotFound ? &slots_[index] : nullptr;
+    if (slot == nullptr || !slot->in_table ||
+        !slot->key.names(plain.ipv6(), plain.addresses(), plain.ports())) [[unlikely]] {
         index = flows_->find(train.hash, key_of(plain));
         if (index == FlowTable::kNotFound) {
             receive_singly(train);
             return;
         }
+        slot = &slots_[index];
     }
     if (train.packets == 1)
-        receive_train_of_one(train, index);
+        receive_train_of_one(train, *slot, index);
     else
-        receive_train_of_many(train, index);
+        receive_train_of_many(train, *slot, index);
 }
 
-[[gnu::always_inline]] inline void devmem_shard::receive_text(const Train& train,
+[[gnu::always_inline]] inline void devmem_shard::receive_text(const Train& train, Slot& slot,
                                                               std::uint32_t index, unsigned packets,
                                                               std::span<const tcp::Run> runs)
 {
-    Slot& slot = slots_[index];
-    current_ = &slot;
     tcp::Actions actions;
     wire::TcpOptions options;
     if (!slot.tcp.take_predicted(segment_of(train.segment, train.flags, packets, runs, options),
@@ -337,17 +338,18 @@ void devmem_shard::receive_train(const Train& train)
 // Most are of one packet where there are many connections, and of many where there is one: both
 // know how many runs there are, or need not care.
 
-[[gnu::always_inline]] inline void devmem_shard::receive_train_of_one(const Train& train,
-                                                                      std::uint32_t index)
+[[gnu::always_inline]] inline void
+devmem_shard::receive_train_of_one(const Train& train, Slot& slot, std::uint32_t index)
 {
     const rte_mbuf* const text = detach_text(burst_[train.first]);
     const tcp::Run run{payload_->fragment_of(text->buf_addr), 1, text->data_off, text->data_len};
-    receive_text(train, index, 1, {&run, 1});
+    receive_text(train, slot, index, 1, {&run, 1});
 }
 
-[[gnu::noinline]] void devmem_shard::receive_train_of_many(const Train& train, std::uint32_t index)
+[[gnu::noinline]] void devmem_shard::receive_train_of_many(const Train& train, Slot& slot,
+                                                           std::uint32_t index)
 {
-    receive_text(train, index, train.packets, take_texts(train));
+    receive_text(train, slot, index, train.packets, take_texts(train));
 }
 
 [[gnu::noinline]] void devmem_shard::receive_unpredicted(const Train& train, std::uint32_t index,
@@ -356,7 +358,8 @@ void devmem_shard::receive_train(const Train& train)
     wire::TcpOptions options;
     const tcp::Segment segment =
         segment_of(train.segment, train.flags, train.packets, runs, options);
-    act(index, slots_[index].tcp.process_any(segment, now_, ctx_));
+    current_ = &slots_[index];
+    act(index, current_->tcp.process_any(segment, now_, ctx_));
 }
 
 /// The long way, which takes packets whole.

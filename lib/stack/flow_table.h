@@ -161,8 +161,7 @@ inline std::uint32_t FlowTable::hash(const FlowKey& key) const
         sum += part(2) + part(3) + part(4);
     auto hash = static_cast<std::uint32_t>(sum >> 32);
     hash = (hash ^ hash >> 16) * 0x85ebca6b;
-    hash = (hash ^ hash >> 13) * 0xc2b2ae35;
-    return hash ^ hash >> 16;
+    return hash ^ hash >> 13;
 }
 
 } // namespace devmem

@@ -294,37 +294,39 @@ unsigned PayloadPool::return_several(std::span<const devmem_token> tokens, unsig
     const unsigned pool = index_;
     Slot* const slots = &slots_[0];
     tcp::Returned* const returned = &returns_->by_connection[0];
-    std::uint32_t page = 0;
+    const std::uint32_t per_page = by_page.divisor();
+    std::uint32_t page = 0, page_begin = 0;
     std::uint64_t mask = 0; // fragments of that page
     std::uint32_t fragments = 0;
-    unsigned n = 0, stale = 0;
-    for (; n < tokens.size() && pool_of(tokens[n].id) == pool; n++) {
-        const std::uint64_t id = tokens[n].id;
+    unsigned stale = 0;
+    const auto refuse = [&](const devmem_token& token) {
+        stale++;
+        log_stale(token);
+    };
+    auto token = tokens.begin();
+    for (; token != tokens.end() && pool_of(token->id) == pool; ++token) {
+        const std::uint64_t id = token->id;
         const std::uint32_t first = slot_of(id);
         if (first >= device_fragments) [[unlikely]] {
-            if (!return_rarely<alone>(id)) {
-                stale++;
-                log_stale(tokens[n]);
-            }
+            if (!return_rarely<alone>(id))
+                refuse(*token);
             continue;
         }
         Slot& slot = slots[first];
         const std::uint32_t connection = slot.connection;
         Tag tag;
         if (!take_back<alone>(slot, tag, id)) [[unlikely]] {
-            stale++;
-            log_stale(tokens[n]);
+            refuse(*token);
             continue;
         }
-        const std::uint32_t in = by_page.quotient(first);
-        const std::uint64_t bits = (~std::uint64_t{0} >> (64 - tag.count()))
-                                   << (first - in * by_page.divisor());
-        if (in != page || (bits & mask) != 0) {
+        std::uint64_t bits = ~std::uint64_t{0} >> (64 - tag.count());
+        if (first - page_begin >= per_page || (bits << (first - page_begin) & mask) != 0) {
             put_mask(page, mask);
             mask = 0;
+            page = by_page.quotient(first);
+            page_begin = page * per_page;
         }
-        page = in;
-        mask |= bits;
+        mask |= bits << (first - page_begin);
         fragments += tag.counted();
         if constexpr (alone)
             returned[connection].add_exclusive(tag.counted());
@@ -338,6 +340,7 @@ unsigned PayloadPool::return_several(std::span<const devmem_token> tokens, unsig
         device_returned_ += fragments;
     if (stale != 0) [[unlikely]]
         returns_->stale.fetch_add(stale, std::memory_order_relaxed);
+    const auto n = static_cast<unsigned>(token - tokens.begin());
     *good = n - stale;
     return n;
 }

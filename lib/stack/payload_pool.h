@@ -186,7 +186,8 @@ private:
         /// Whether a token of that name is out.
         constexpr bool names(std::uint64_t id) const
         {
-            return count() != 0 && generation() == static_cast<std::uint32_t>(id >> 40);
+            const auto named = static_cast<std::uint32_t>(id >> 32);
+            return count() != 0 && ((word ^ named) & kGenerationMask) == 0;
         }
         constexpr std::uint64_t id(unsigned pool, std::uint32_t slot) const
         {

@@ -358,11 +358,13 @@ void devmem_shard::serve_starved()
     if (!slot.used || !slot.mac_known)
         return; // serve_waiters() polls it when its first segment can leave
     current_ = &slot;
-    const tcp::Actions actions = slot.tcp.poll(now_, ctx_, *this);
-    if (actions == tcp::kNothing) [[likely]]
-        arm(slot, index);
-    else
-        act(index, actions);
+    if (slot.tcp.is_quiet() && slot.tcp.ack_due()) [[likely]] {
+        const tcp::Actions actions = slot.tcp.send_ack(now_, ctx_, *this);
+        if (actions != tcp::kNothing) [[unlikely]]
+            act(index, actions);
+        return;
+    }
+    act(index, slot.tcp.poll(now_, ctx_));
 }
 
 void devmem_shard::poll_dirty()
@@ -534,7 +536,7 @@ void devmem_shard::offer(Listener& listener, devmem_conn_t conn)
         listener.tail = kept;
     }
     listener.queue[listener.tail++ % size] = conn;
-    listener.event = true;
+    accept_events_ |= 1u << (&listener - listeners_.data());
 }
 
 void devmem_shard::leave_backlog(Slot& slot)
@@ -578,12 +580,9 @@ void devmem_shard::over(std::uint32_t index)
 unsigned devmem_shard::drain_events(devmem_event* events, unsigned n)
 {
     unsigned count = 0;
-    for (unsigned i = 0; i < kListeners && count < n; i++) {
-        if (!listeners_[i].event)
-            continue;
-        listeners_[i].event = false;
-        events[count++] = {DEVMEM_EVENT_ACCEPT, 0, 0, i};
-    }
+    for (; accept_events_ != 0 && count < n; accept_events_ &= accept_events_ - 1)
+        events[count++] = {DEVMEM_EVENT_ACCEPT, 0, 0,
+                           static_cast<devmem_listener_t>(std::countr_zero(accept_events_))};
     while (count < n && !events_.empty()) {
         const std::uint32_t index = events_.pop();
         Slot& slot = slots_[index];
@@ -636,7 +635,7 @@ int devmem_shard::listen_close(devmem_listener_t listener)
     if (listener >= kListeners || listeners_[listener].port == 0)
         return -EBADF;
     listeners_[listener].port = 0;
-    listeners_[listener].event = false;
+    accept_events_ &= ~(1u << listener);
     for (std::uint32_t i = 0; i < connections_; i++) {
         Slot& slot = slots_[i];
         if (!slot.used || slot.listener != listener)
@@ -821,28 +820,32 @@ void devmem_shard::count(const Delivery& delivery, unsigned tokens)
     rx_bytes(payload_->token_flags()) += delivery.bytes;
 }
 
-/// A token of what lies in host memory, or in a region that the port has left.
-[[gnu::noinline]] void devmem_shard::take_token_elsewhere(tcp::Run run, std::uint32_t index,
-                                                          devmem_token& token)
+/// take_token() of what lies in host memory, or in a region that the port has left.
+[[gnu::noinline]] bool devmem_shard::take_token_elsewhere(Slot& slot, std::uint32_t index,
+                                                          devmem_token& token, Delivery& delivery)
 {
+    tcp::Run run;
+    if (!slot.tcp.receive(&run, ctx_))
+        return false;
     pool_of(run.first).make_token(run, index, &token);
+    slot.delivered += run.count;
+    delivery.elsewhere++;
     stats_.rx_fragments += run.count;
     rx_bytes(token.flags) += run.len;
+    return true;
 }
 
 /// The next token of what a connection has received. @return false: there is none
 [[gnu::always_inline]] inline bool devmem_shard::take_token(Slot& slot, std::uint32_t index,
                                                             devmem_token& token, Delivery& delivery)
 {
+    if (!delivery.mint.has(slot.tcp.next_fragment()))
+        return slot.tcp.next_fragment() != tcp::RunStore::kNone &&
+               take_token_elsewhere(slot, index, token, delivery);
     tcp::Run run;
     if (!slot.tcp.receive(&run, ctx_))
         return false;
     slot.delivered += run.count;
-    if (!delivery.mint.has(run.first)) [[unlikely]] {
-        take_token_elsewhere(run, index, token);
-        delivery.elsewhere++;
-        return true;
-    }
     delivery.mint.make(run, index, &token);
     delivery.fragments += run.count;
     delivery.bytes += run.len;

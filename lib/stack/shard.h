@@ -126,7 +126,6 @@ private:
         std::uint32_t waiting = 0;        ///< to be accepted
         std::vector<devmem_conn_t> queue; ///< ring of established connections
         std::size_t head = 0, tail = 0;
-        bool event = false;
     };
 
     /// In-order segments of one connection within a burst, told to the engine as one.
@@ -145,7 +144,6 @@ private:
         std::uint32_t hash;
         std::uint32_t slot;          ///< most likely
         std::uint8_t first, packets; ///< of the burst
-        std::uint8_t l4;             ///< where their TCP headers lie
         std::uint8_t flags;          ///< of any of them
         bool plain;                  ///< else by receive()
     };
@@ -176,12 +174,12 @@ private:
     void find_connections(unsigned trains);
     static devmem::FlowKey key_of(const devmem::wire::PlainSegment& segment)
     {
-        return {segment.ipv6, segment.addresses(), segment.ports()};
+        return {segment.ipv6(), segment.addresses(), segment.ports()};
     }
     void receive_train(const Train& train);
-    void receive_train_of_one(const Train& train, std::uint32_t index);
-    void receive_train_of_many(const Train& train, std::uint32_t index);
-    void receive_text(const Train& train, std::uint32_t index, unsigned packets,
+    void receive_train_of_one(const Train& train, Slot& slot, std::uint32_t index);
+    void receive_train_of_many(const Train& train, Slot& slot, std::uint32_t index);
+    void receive_text(const Train& train, Slot& slot, std::uint32_t index, unsigned packets,
                       std::span<const devmem::tcp::Run> runs);
     void receive_unpredicted(const Train& train, std::uint32_t index,
                              std::span<const devmem::tcp::Run> runs);
@@ -285,7 +283,8 @@ private:
                                                       : stats_.rx_device_bytes;
     }
     bool take_token(Slot& slot, std::uint32_t index, devmem_token& token, Delivery& delivery);
-    void take_token_elsewhere(devmem::tcp::Run run, std::uint32_t index, devmem_token& token);
+    bool take_token_elsewhere(Slot& slot, std::uint32_t index, devmem_token& token,
+                              Delivery& delivery);
     bool in_use(const devmem::wire::Flow& flow) const;
     std::uint16_t ephemeral_port(const devmem::wire::Flow& flow);
     std::uint16_t announced_mss(std::uint8_t family, bool timestamps) const;
@@ -327,6 +326,7 @@ private:
     devmem::AckQueue delayed_acks_;
     devmem::IndexQueue dirty_, starved_, events_, free_, zombies_;
     std::array<Listener, kListeners> listeners_;
+    std::uint32_t accept_events_ = 0; ///< bits of listeners
     std::vector<Waiter> waiters_;
     std::uint32_t neighbour_version_ = 0;
     devmem::tcp::Time next_reap_ = 0;

@@ -210,6 +210,9 @@ public:
         return quiet_ ? poll_quiet(now, ctx, sink) : poll_any(now, ctx);
     }
     Actions poll(Time now, Context& ctx) { return poll(now, ctx, ctx.sink); }
+    /// poll() of a connection that is_quiet() where ack_due().
+    template <typename SinkType>
+    Actions send_ack(Time now, Context& ctx, SinkType& sink);
     /// When poll() has something to do without further input. kNever if nothing.
     Time next_deadline() const { return quiet_ ? ack_.deadline() : next_of_all_deadlines(); }
     /// Whether poll() would send an ACK.
@@ -236,6 +239,8 @@ public:
         readable_ -= run->len;
         return true;
     }
+    /// The fragment that the next run begins with, or RunStore::kNone.
+    std::uint32_t next_fragment() const { return queue_.front(); }
     /// Bytes that wait in the receive queue.
     std::uint64_t readable_bytes() const { return readable_; }
     /// The peer's FIN was reached in order (the receive queue may still hold bytes).
@@ -416,10 +421,15 @@ template <typename SinkType>
 inline Actions Connection::poll_quiet(Time now, Context& ctx, SinkType& sink)
 {
     ack_.expire(now);
-    if (!ack_.due()) {
-        ack_.delay(now, ctx.config.delayed_ack);
-        return kNothing;
-    }
+    if (ack_.due())
+        return send_ack(now, ctx, sink);
+    ack_.delay(now, ctx.config.delayed_ack);
+    return kNothing;
+}
+
+template <typename SinkType>
+inline Actions Connection::send_ack(Time now, Context& ctx, SinkType& sink)
+{
     Actions actions = kNothing;
     if (window_.announce_in_ack(rcv_nxt_, rcv_mss_, ctx.config, ctx.credit)) [[unlikely]] {
         ctx.counters.window_limited++;

@@ -11,6 +11,8 @@ namespace devmem::tcp {
 class RunQueue {
 public:
     bool empty() const { return head_ == RunStore::kNone; }
+    /// The fragment that the first run begins with, or RunStore::kNone.
+    std::uint32_t front() const { return head_; }
 
     /// Add a run at the end: to the last run if it continues it in memory.
     [[gnu::always_inline]] void append(RunStore& runs, const Run& run)

@@ -10,7 +10,7 @@
 
 namespace devmem::wire {
 
-AckTemplate::AckTemplate(const Flow& flow) : ipv6_(flow.dst.family == 6)
+AckTemplate::AckTemplate(const Flow& flow) : l4_(flow.dst.family == 4 ? kTcp4 : kTcp6)
 {
     constexpr std::uint8_t kAck = 0x10;
     TcpOptions options;
@@ -26,9 +26,10 @@ AckTemplate::AckTemplate(const Flow& flow) : ipv6_(flow.dst.family == 6)
 {
     timestamps_ = timestamps;
     const std::uint32_t l4_bytes = kTcpBytes + (timestamps ? kTimestampsBytes : 0);
+    const bool ipv6 = l4_ == kTcp6;
     std::uint8_t* const ip = bytes_.data() + kEthernetBytes;
-    std::uint8_t* const tcp = ip + (ipv6_ ? kIpv6Bytes : kIpv4Bytes);
-    if (ipv6_) {
+    std::uint8_t* const tcp = bytes_.data() + l4_;
+    if (ipv6) {
         store16(ip + 4, static_cast<std::uint16_t>(l4_bytes));
     } else {
         constexpr std::uint16_t kDontFragment = 0x4000;
@@ -40,7 +41,7 @@ AckTemplate::AckTemplate(const Flow& flow) : ipv6_(flow.dst.family == 6)
     tcp[12] = static_cast<std::uint8_t>(l4_bytes / 4 << 4);
     store16(tcp + 16, 0);
     // The pseudo header: addresses, protocol, length (RFC 9293 3.1, RFC 8200 8.1).
-    const std::size_t address_bytes = ipv6_ ? 32 : 8;
+    const std::size_t address_bytes = ipv6 ? 32 : 8;
     std::uint32_t sum = checksum_add(kProtocolTcp + l4_bytes, {tcp - address_bytes, address_bytes});
     sum = checksum_add(sum, {tcp, kTcpBytes + (timestamps ? kLeadBytes : 0)});
     const auto folded = static_cast<std::uint16_t>(~checksum_fold(sum));

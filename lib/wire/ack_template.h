@@ -37,13 +37,10 @@ public:
     {
         if (timestamps != timestamps_) [[unlikely]]
             lay_out(timestamps);
-        std::size_t l4 = kEthernetBytes + kIpv4Bytes;
-        std::memcpy(out, bytes_.data(), kEthernetBytes + kIpv4Bytes + kTcpBytes + kLeadBytes);
-        if (ipv6_) [[unlikely]] {
+        std::memcpy(out, bytes_.data(), kTcp4 + kTcpBytes + kLeadBytes);
+        if (l4_ != kTcp4) [[unlikely]]
             std::memcpy(out, bytes_.data(), bytes_.size());
-            l4 = kEthernetBytes + kIpv6Bytes;
-        }
-        std::uint8_t* const tcp = out + l4;
+        std::uint8_t* const tcp = out + l4_;
         // Sums are of words as they lie in memory: a checksum comes out as it is to lie there (RFC
         // 1071 2.B).
         std::uint64_t sum = tcp_sum_;
@@ -57,7 +54,7 @@ public:
         store16(tcp + 14, window);
         std::memcpy(&window, tcp + 14, sizeof window);
         sum += window;
-        std::size_t bytes = l4 + kTcpBytes;
+        std::size_t bytes = l4_ + kTcpBytes;
         if (timestamps) [[likely]] {
             put(kTcpBytes + kLeadBytes, ts_val);
             put(kTcpBytes + kLeadBytes + 4, ts_ecr);
@@ -73,15 +70,17 @@ public:
     }
 
 private:
+    static constexpr std::uint8_t kTcp4 = kEthernetBytes + kIpv4Bytes;
+    static constexpr std::uint8_t kTcp6 = kEthernetBytes + kIpv6Bytes;
     static constexpr std::size_t kLeadBytes = 4; ///< what comes before the times
     static constexpr std::size_t kTimestampsBytes = 12;
-    static constexpr std::size_t kMostBytes = kEthernetBytes + kIpv6Bytes + kTcpBytes + kLeadBytes;
+    static constexpr std::size_t kMostBytes = kTcp6 + kTcpBytes + kLeadBytes;
 
     void lay_out(bool timestamps);
 
     std::uint16_t tcp_sum_; ///< of all that is summed and always the same, as in memory
     bool timestamps_;       ///< bytes_ are of ACKs with them
-    bool ipv6_;
+    std::uint8_t l4_;       ///< where the TCP header lies
     std::array<std::uint8_t, kMostBytes> bytes_; ///< of which IPv4 uses 58
 };
 

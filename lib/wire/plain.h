@@ -20,13 +20,12 @@ namespace devmem::wire {
 struct PlainSegment {
     const std::uint8_t* tcp;
     std::uint32_t text_bytes; ///< by the IP header; never 0
-    bool ipv6;
+    std::uint8_t l4;          ///< where the TCP header lies in the frame
     bool timestamps;
 
+    bool ipv6() const { return l4 != kEthernetBytes + kIpv4Bytes; }
     /// Source, then destination, as they lie in the header.
-    const std::uint8_t* addresses() const { return tcp - (ipv6 ? 32 : 8); }
-    /// Where the TCP header lies in the frame.
-    std::uint32_t l4() const { return kEthernetBytes + (ipv6 ? kIpv6Bytes : kIpv4Bytes); }
+    const std::uint8_t* addresses() const { return tcp - (ipv6() ? 32 : 8); }
     // Host order.
     std::uint32_t ports() const { return load32(tcp); } ///< source << 16 | destination
     std::uint32_t seq() const { return load32(tcp + 4); }
@@ -60,6 +59,7 @@ inline bool plain_ipv4_checksum_good(const std::uint8_t* ip)
     // Not the reserved bits, nor PSH, nor the window.
     const std::uint32_t word = load32(tcp + 12) & 0xf0ff0000 & ~(kPsh << 16);
     segment->tcp = tcp;
+    segment->l4 = static_cast<std::uint8_t>(l4);
     segment->timestamps = head_bytes == l4 + kTcpBytes + kTimestampsBytes;
     if (segment->timestamps) [[likely]]
         return word == offset_flags(kTcpBytes + kTimestampsBytes) &&
@@ -87,13 +87,11 @@ inline bool parse_plain(const std::uint8_t* head, std::uint32_t head_bytes,
     constexpr std::uint32_t kIpv6 = std::uint32_t{kEthertypeIpv6} << 16 | 0x6000;
     if ((type & 0xffffff03) - kIpv4 < kCe) [[likely]] {
         constexpr std::uint32_t kFragmentProtocol = std::uint32_t{kIpv4FragmentMask} << 16 | 0xff;
-        segment->ipv6 = false;
         return kEthernetBytes + load16(ip + 2) == frame_bytes &&
                (load32(ip + 6) & kFragmentProtocol) == kProtocolTcp &&
                (ip_checked || plain_ipv4_checksum_good(ip)) &&
                plain_tcp(head, head_bytes, kTcp4, segment);
     }
-    segment->ipv6 = true;
     return head_bytes >= kTcp6 + kTcpBytes && (type & 0xfffff030) - kIpv6 < kCe << 4 &&
            ip[6] == kProtocolTcp && kTcp6 + load16(ip + 4) == frame_bytes &&
            plain_tcp(head, head_bytes, kTcp6, segment);

@@ -188,9 +188,13 @@ void Receiver::deliver()
 {
     std::array<devmem_conn_t, 64> conns;
     for (unsigned n = conns.size(); n == conns.size();) {
+        const devmem_token* const tokens = &tokens_[held_];
         n = devmem_recv_burst(shard_, conns.data(), &tokens_[held_], conns.size());
+        std::uint64_t bytes = 0;
         for (unsigned i = 0; i < n; i++)
-            delivered_ += tokens_[held_++].length;
+            bytes += tokens[i].length;
+        delivered_ += bytes;
+        held_ += n;
     }
 }
 
@@ -198,10 +202,12 @@ void Receiver::give_back()
 {
     const std::uint64_t keep = std::uint64_t{config_.late_packets} * config_.load.payload;
     std::size_t end = oldest_;
-    while (end != held_ && returned_ + tokens_[end].length + keep <= delivered_)
-        returned_ += tokens_[end++].length;
+    std::uint64_t returned = returned_;
+    while (end != held_ && returned + tokens_[end].length + keep <= delivered_)
+        returned += tokens_[end++].length;
     if (end == oldest_)
         return;
+    returned_ = returned;
     devmem_token_return(&tokens_[oldest_], static_cast<unsigned>(end - oldest_));
     oldest_ = end;
     if (oldest_ >= tokens_.size() / 2) {

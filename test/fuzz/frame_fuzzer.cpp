@@ -122,8 +122,8 @@ void check_plain(std::span<const std::uint8_t> frame, std::uint32_t frame_bytes,
     if (packet.header_bytes > frame.size() ||
         !parse_plain(frame.data(), packet.header_bytes, frame_bytes, false, &plain))
         return;
-    FUZZ_CHECK(plain.ipv6 == (packet.src.family == 6));
-    FUZZ_CHECK(std::equal(plain.addresses(), plain.addresses() + (plain.ipv6 ? 16 : 4),
+    FUZZ_CHECK(plain.ipv6() == (packet.src.family == 6));
+    FUZZ_CHECK(std::equal(plain.addresses(), plain.addresses() + (plain.ipv6() ? 16 : 4),
                           packet.src.bytes.begin()));
     FUZZ_CHECK(plain.ports() == (std::uint32_t{packet.src_port} << 16 | packet.dst_port));
     FUZZ_CHECK(plain.seq() == packet.seq && plain.ack() == packet.ack);

@@ -65,7 +65,9 @@ bool agrees(const Segment& segment, bool ip_checked)
     EXPECT_EQ(packet.kind, Kind::kTcp);
     EXPECT_EQ(packet.header_bytes, segment.head.size());
     const std::size_t bytes = packet.src.family == 4 ? 4 : 16;
-    EXPECT_EQ(plain.ipv6, packet.src.family == 6);
+    EXPECT_EQ(plain.ipv6(), packet.src.family == 6);
+    EXPECT_EQ(plain.tcp, segment.head.data() + plain.l4);
+    EXPECT_EQ(plain.l4, packet.l4_offset);
     EXPECT_TRUE(std::equal(plain.addresses(), plain.addresses() + bytes, packet.src.bytes.begin()));
     EXPECT_TRUE(std::equal(plain.addresses() + bytes, plain.addresses() + 2 * bytes,
                            packet.dst.bytes.begin()));

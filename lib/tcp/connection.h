@@ -423,7 +423,7 @@ inline Actions Connection::poll_quiet(Time now, Context& ctx, SinkType& sink)
     ack_.expire(now);
     if (ack_.due())
         return send_ack(now, ctx, sink);
-    ack_.delay(now, ctx.config.delayed_ack);
+    rest(now, ctx.config);
     return kNothing;
 }
 

@@ -143,7 +143,7 @@ private:
     /// means(), comes to its target.
     bool plenty(const Config& config, const Credit& credit) const
     {
-        static_assert(kGrantPart == 4);
+        static_assert(kGrantPart >= 2, "allowance() gives half");
         const auto held = static_cast<std::int64_t>(held_bytes(credit));
         return credit.free_bytes >= kGrantPart * std::int64_t{target_} + held &&
                config.held_limit_bytes == 0 && !(closed_ | lent_ | widened_);

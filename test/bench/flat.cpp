@@ -66,7 +66,8 @@ void measure_line(std::vector<Point>& line, const Options& options)
                 const Point& point = line[i];
                 if (point.turn)
                     looks[i].push_back(
-                        measure(point.turn, 1, options.seconds / kLooks, point.excluded) /
+                        measure(point.turn, 1, options.seconds / kLooks,
+                                {&point.excluded, point.excluded != nullptr ? 1u : 0u}) /
                         kInFlight);
             }
         }

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <vector>
 
@@ -29,6 +30,9 @@ struct Lane {
     std::uint64_t begin, end; ///< TSC
     std::uint64_t cycles = 0, turns = 0;
     bool disturbed = false, failed = false;
+    // Of a lane that is not the main lcore's.
+    std::atomic<unsigned> asked{0}, done{0}; ///< slices
+    std::atomic<bool> over{false};
 };
 
 long preemptions()
@@ -38,15 +42,15 @@ long preemptions()
     return usage.ru_nivcsw;
 }
 
-int run_lane(void* opaque)
+void run_lane(Lane& lane)
 {
-    Lane& lane = *static_cast<Lane*>(opaque);
     const long before = preemptions();
     lane.disturbed = rte_rdtsc() > lane.begin + (lane.end - lane.begin) / 16;
     while (rte_rdtsc() < lane.begin)
         rte_pause();
     const std::uint64_t excluded = lane.excluded != nullptr ? *lane.excluded : 0;
     const std::uint64_t begin = rte_rdtsc();
+    lane.turns = 0;
     std::uint64_t now;
     do {
         lane.failed |= !(*lane.turn)(lane.index);
@@ -57,8 +61,71 @@ int run_lane(void* opaque)
     if (lane.excluded != nullptr)
         lane.cycles -= *lane.excluded - excluded;
     lane.disturbed |= preemptions() != before;
-    return 0;
 }
+
+/// Slices as they are asked for. In between it is busy: a virtual CPU that slept may wake up beside
+/// another on one core, and both are slower then.
+int serve_slices(void* opaque)
+{
+    Lane& lane = *static_cast<Lane*>(opaque);
+    for (unsigned slice = 1;; ++slice) {
+        while (lane.asked.load(std::memory_order_acquire) < slice) {
+            if (lane.over.load(std::memory_order_acquire))
+                return 0;
+            rte_pause();
+        }
+        run_lane(lane);
+        lane.done.store(slice, std::memory_order_release);
+    }
+}
+
+/// All lanes, the first on this lcore.
+class Lanes {
+public:
+    Lanes(const Turn& turn, unsigned n, std::span<const std::uint64_t* const> excluded) : lanes_(n)
+    {
+        unsigned lcore = UINT32_MAX;
+        for (unsigned i = 0; i < n; ++i) {
+            lanes_[i].turn = &turn;
+            lanes_[i].index = i;
+            lanes_[i].excluded = excluded.empty() ? nullptr : excluded[i];
+            if (i == 0)
+                continue;
+            lcore = rte_get_next_lcore(lcore, 1, 0);
+            rte_eal_remote_launch(serve_slices, &lanes_[i], lcore);
+        }
+    }
+    ~Lanes()
+    {
+        for (Lane& lane : lanes_)
+            lane.over.store(true, std::memory_order_release);
+        if (lanes_.size() > 1)
+            rte_eal_mp_wait_lcore();
+    }
+    Lanes(const Lanes&) = delete;
+    Lanes& operator=(const Lanes&) = delete;
+
+    const std::vector<Lane>& run(std::uint64_t start, std::uint64_t length)
+    {
+        const std::uint64_t begin = rte_rdtsc() + start;
+        ++slice_;
+        for (Lane& lane : lanes_) {
+            lane.begin = begin;
+            lane.end = begin + length;
+            lane.asked.store(slice_, std::memory_order_release);
+        }
+        run_lane(lanes_[0]);
+        for (std::size_t i = 1; i < lanes_.size(); ++i) {
+            while (lanes_[i].done.load(std::memory_order_acquire) < slice_)
+                rte_pause();
+        }
+        return lanes_;
+    }
+
+private:
+    std::vector<Lane> lanes_;
+    unsigned slice_ = 0;
+};
 
 struct Sum {
     std::uint64_t cycles = 0, turns = 0;
@@ -67,25 +134,10 @@ struct Sum {
 };
 
 /// @return whether it was undisturbed
-bool run_slice(const Turn& turn, unsigned lanes, const std::uint64_t* excluded, std::uint64_t start,
-               std::uint64_t length, Sum& sum)
+bool run_slice(Lanes& lanes, std::uint64_t start, std::uint64_t length, Sum& sum)
 {
-    std::vector<Lane> all(lanes);
-    const std::uint64_t begin = rte_rdtsc() + start;
-    unsigned lcore = rte_get_main_lcore();
-    for (unsigned i = 0; i < lanes; ++i)
-        all[i] = {
-            .turn = &turn, .index = i, .excluded = excluded, .begin = begin, .end = begin + length};
-    for (unsigned i = 1; i < lanes; ++i) {
-        lcore = rte_get_next_lcore(i == 1 ? UINT32_MAX : lcore, 1, 0);
-        rte_eal_remote_launch(run_lane, &all[i], lcore);
-    }
-    run_lane(&all[0]);
-    if (lanes > 1)
-        rte_eal_mp_wait_lcore();
-
     bool undisturbed = true;
-    for (const Lane& lane : all) {
+    for (const Lane& lane : lanes.run(start, length)) {
         if (lane.failed)
             throw std::runtime_error("a turn failed: the pool had less than it should");
         undisturbed &= !lane.disturbed;
@@ -102,19 +154,21 @@ const Slices& slices()
     return counted;
 }
 
-double measure(const Turn& turn, unsigned lanes, double seconds, const std::uint64_t* excluded)
+double measure(const Turn& turn, unsigned lanes, double seconds,
+               std::span<const std::uint64_t* const> excluded)
 {
     const auto hz = static_cast<double>(rte_get_tsc_hz());
     const auto start = static_cast<std::uint64_t>(lanes == 1 ? 0 : kStartSeconds * hz);
     const auto length = static_cast<std::uint64_t>(std::min(kSliceSeconds, seconds) * hz);
 
+    Lanes all(turn, lanes, excluded);
     Sum warm_up;
-    run_slice(turn, lanes, excluded, start, length, warm_up);
+    run_slice(all, start, length, warm_up);
     Sum undisturbed, disturbed;
     const std::uint64_t end = rte_rdtsc() + static_cast<std::uint64_t>(seconds * hz);
     do {
         Sum sum;
-        const bool good = run_slice(turn, lanes, excluded, start, length, sum);
+        const bool good = run_slice(all, start, length, sum);
         Sum& to = good ? undisturbed : disturbed;
         to.cycles += sum.cycles;
         to.turns += sum.turns;

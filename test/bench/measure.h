@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 
 namespace bench {
 
@@ -23,9 +24,9 @@ const Slices& slices();
 /// or late says more of the machine's other load than of the turn, and does not count, unless there
 /// is no other. Throws std::runtime_error if a turn fails.
 ///
-/// @param excluded cycles, counted up by the turn itself, that are none of its own; of one lane
-/// only
+/// @param excluded of each lane: cycles, counted up by the turn itself, that are none of its own.
+/// Empty: there are none
 double measure(const Turn& turn, unsigned lanes, double seconds,
-               const std::uint64_t* excluded = nullptr);
+               std::span<const std::uint64_t* const> excluded = {});
 
 } // namespace bench

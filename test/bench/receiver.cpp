@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 using namespace devmem;
 
@@ -46,40 +47,59 @@ std::uint32_t window_for(const ReceiverConfig& config, std::uint64_t region_byte
 
 } // namespace
 
-Receiver::Receiver(const ReceiverConfig& config)
-    : config_(config), ring_(mtu_for(config.load.payload))
+ReceiverPort::ReceiverPort(const ReceiverConfig& config, unsigned queues)
+    : ring(mtu_for(config.load.payload), queues)
 {
     char error[256] = "";
-    if (devmem_region_create(config.region.c_str(), &region_, error, sizeof error) != 0)
+    if (devmem_region_create(config.region.c_str(), &region, error, sizeof error) != 0)
         fail(error);
     devmem_region_info info{};
-    devmem_region_info_get(region_, &info);
+    devmem_region_info_get(region, &info);
     devmem_addr address{};
     devmem_addr_parse("10.0.0.2/8", &address);
-    devmem_stack_config stack{};
-    stack.size = sizeof stack;
-    stack.port_id = ring_.port_id();
-    stack.region = region_;
-    stack.addrs = &address;
-    stack.naddrs = 1;
+    devmem_stack_config made{};
+    made.size = sizeof made;
+    made.port_id = ring.port_id();
+    made.shards = static_cast<std::uint16_t>(queues);
+    made.region = region;
+    made.addrs = &address;
+    made.naddrs = 1;
     constexpr unsigned kSpare = 16;
-    stack.max_connections = config.load.connections + kSpare;
-    stack.rcv_window = window_for(config, info.bytes);
-    stack.host_bytes = 1u << 20;
-    if (devmem_stack_create(&stack, &stack_, error, sizeof error) != 0)
+    made.max_connections = config.load.connections + kSpare;
+    made.rcv_window = window_for(config, info.bytes / queues);
+    made.host_bytes = 1u << 20;
+    if (devmem_stack_create(&made, &stack, error, sizeof error) != 0) {
+        devmem_region_release(region);
         fail(error);
-    shard_ = devmem_stack_shard(stack_, 0);
+    }
+}
+
+ReceiverPort::~ReceiverPort()
+{
+    devmem_stack_destroy(stack);
+    devmem_region_release(region);
+}
+
+Receiver::Receiver(const ReceiverConfig& config)
+    : Receiver(config, std::make_shared<ReceiverPort>(config, 1), 0)
+{
+}
+
+Receiver::Receiver(const ReceiverConfig& config, std::shared_ptr<ReceiverPort> port, unsigned queue)
+    : config_(config), port_(std::move(port)), rx_(port_->ring.rx[queue]),
+      tx_(port_->ring.tx[queue]), shard_(devmem_stack_shard(port_->stack, queue))
+{
     header_pool_ = shard_->header_pool();
     payload_pool_ = shard_->payload_mempool();
     struct devmem_fit fit {};
-    devmem_stack_fit(stack_, &fit);
+    devmem_stack_fit(port_->stack, &fit);
     fragment_bytes_ = fit.fragment_bytes;
     fragments_ = (config.load.payload + fragment_bytes_ - 1) / fragment_bytes_;
     payloads_.resize(std::size_t{config.burst} * fragments_);
     tokens_.resize(4 * (config.late_packets + 2 * headers_.size()) * fragments_);
 
     wire::Ip ip{.family = 4, .bytes = {10, 0, 0, 2}};
-    traffic_ = std::make_unique<Traffic>(config.load, ring_.mac(), ip, kPort);
+    traffic_ = std::make_unique<Traffic>(config.load, port_->ring.mac(), ip, kPort);
     if (devmem_listen(shard_, kPort, config.load.connections, &listener_) != 0)
         fail("cannot listen");
     for (unsigned i = 0; i < config.load.connections; i += config.burst)
@@ -103,10 +123,6 @@ Receiver::~Receiver()
     if (oldest_ != held_)
         devmem_token_return(&tokens_[oldest_], static_cast<unsigned>(held_ - oldest_));
     drain_transmitted();
-    if (stack_ != nullptr)
-        devmem_stack_destroy(stack_);
-    if (region_ != nullptr)
-        devmem_region_release(region_);
 }
 
 void Receiver::establish(unsigned first, unsigned count)
@@ -118,7 +134,7 @@ void Receiver::establish(unsigned first, unsigned count)
         const std::size_t bytes = write(rte_pktmbuf_mtod(m, std::uint8_t*));
         rte_pktmbuf_append(m, static_cast<std::uint16_t>(bytes));
         m->ol_flags |= RTE_MBUF_F_RX_L4_CKSUM_GOOD;
-        if (bytes == 0 || rte_ring_enqueue(ring_.rx, m) != 0)
+        if (bytes == 0 || rte_ring_enqueue(rx_, m) != 0)
             rte_pktmbuf_free(m);
     };
     std::array<devmem_event, 64> events;
@@ -128,7 +144,7 @@ void Receiver::establish(unsigned first, unsigned count)
     for (unsigned tries = 0; accepted < count && tries < 1000; tries++) {
         devmem_shard_poll(shard_, events.data(), events.size(), nullptr);
         void* item;
-        while (rte_ring_dequeue(ring_.tx, &item) == 0) {
+        while (rte_ring_dequeue(tx_, &item) == 0) {
             auto* m = static_cast<rte_mbuf*>(item);
             frame([&](std::uint8_t* at) {
                 return traffic_->answer(
@@ -223,7 +239,7 @@ void Receiver::drain_transmitted()
 {
     std::array<void*, 64> frames;
     for (unsigned n;
-         (n = rte_ring_sc_dequeue_burst(ring_.tx, frames.data(), frames.size(), nullptr)) != 0;)
+         (n = rte_ring_sc_dequeue_burst(tx_, frames.data(), frames.size(), nullptr)) != 0;)
         rte_pktmbuf_free_bulk(reinterpret_cast<rte_mbuf**>(frames.data()), n);
 }
 
@@ -242,7 +258,7 @@ bool Receiver::receive(unsigned packets)
         lap(stages_.allocate);
         write_headers();
         lap(stages_.wire);
-        rte_ring_sp_enqueue_bulk(ring_.rx, reinterpret_cast<void**>(headers_.data()), config_.burst,
+        rte_ring_sp_enqueue_bulk(rx_, reinterpret_cast<void**>(headers_.data()), config_.burst,
                                  nullptr);
         devmem_shard_poll(shard_, nullptr, 0, nullptr);
         lap(stages_.poll);
@@ -266,7 +282,7 @@ bool Receiver::feed(unsigned packets)
         if (!allocate())
             return false;
         write_headers();
-        rte_ring_sp_enqueue_bulk(ring_.rx, reinterpret_cast<void**>(headers_.data()), config_.burst,
+        rte_ring_sp_enqueue_bulk(rx_, reinterpret_cast<void**>(headers_.data()), config_.burst,
                                  nullptr);
         devmem_shard_poll(shard_, nullptr, 0, nullptr);
         drain_transmitted();

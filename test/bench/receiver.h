@@ -32,10 +32,25 @@ struct Stages {
     std::uint64_t deliver = 0, events = 0, token_return = 0, transmitted = 0;
 };
 
+/// What receivers have in common that are queues of one port. Throws std::runtime_error with one
+/// line.
+struct ReceiverPort {
+    ReceiverPort(const ReceiverConfig& config, unsigned queues);
+    ~ReceiverPort();
+    ReceiverPort(const ReceiverPort&) = delete;
+    ReceiverPort& operator=(const ReceiverPort&) = delete;
+
+    SplitRing ring;
+    devmem_region* region = nullptr;
+    devmem_stack* stack = nullptr;
+};
+
+/// Of one queue, and of the thread that makes it.
 class Receiver {
 public:
     /// Connections are established. Throws std::runtime_error with one line.
     explicit Receiver(const ReceiverConfig& config);
+    Receiver(const ReceiverConfig& config, std::shared_ptr<ReceiverPort> port, unsigned queue);
     ~Receiver();
     Receiver(const Receiver&) = delete;
     Receiver& operator=(const Receiver&) = delete;
@@ -64,10 +79,9 @@ private:
     void drain_transmitted();
 
     ReceiverConfig config_;
-    SplitRing ring_;
-    devmem_region* region_ = nullptr;
-    devmem_stack* stack_ = nullptr;
-    devmem_shard* shard_ = nullptr;
+    std::shared_ptr<ReceiverPort> port_;
+    rte_ring *rx_, *tx_;
+    devmem_shard* shard_;
     std::unique_ptr<Traffic> traffic_;
     devmem_listener_t listener_ = 0;
     std::vector<devmem_conn_t> connections_;

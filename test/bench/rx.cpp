@@ -8,9 +8,14 @@
 
 #include "lib/stack/shard.h"
 
+#include <rte_launch.h>
+#include <rte_lcore.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -57,7 +62,8 @@ void warm_up(Receiver& receiver, const Load& load)
 double cycles_per_packet(Receiver& receiver, double seconds)
 {
     const Turn turn = [&](unsigned) { return receiver.receive(kPerTurn); };
-    return measure(turn, 1, seconds, &receiver.stages().wire) / kPerTurn;
+    const std::uint64_t* const wire = &receiver.stages().wire;
+    return measure(turn, 1, seconds, {&wire, 1}) / kPerTurn;
 }
 
 /// lwIP with the same packets, in the same rounds.
@@ -71,7 +77,8 @@ struct Peer {
         std::uint64_t wire = 0;
         const Turn turn = [&](unsigned) { return lwip.receive(kPerTurn, &wire); };
         lwip.receive(8 * connections + kPerTurn, &wire);
-        cycles.push_back(bench::measure(turn, 1, options.seconds, &wire) / kPerTurn);
+        const std::uint64_t* const excluded = &wire;
+        cycles.push_back(bench::measure(turn, 1, options.seconds, {&excluded, 1}) / kPerTurn);
         checksum.push_back(lwip_checksum_cycles(Load{}.payload, options.seconds));
     }
     double shipped() const { return summarize(cycles).median; }
@@ -205,6 +212,71 @@ void ask_lwip(Report& report, const Cell& one, const Cell& thousand, std::span<c
     report.asks.push_back(ask);
 }
 
+/// On the lcore that is lane 1 of measure().
+void on_other_lcore(const std::function<void()>& work)
+{
+    struct Call {
+        const std::function<void()>& work;
+        std::exception_ptr error{};
+    } call{work};
+    const unsigned lcore = rte_get_next_lcore(UINT32_MAX, 1, 0);
+    rte_eal_remote_launch(
+        [](void* opaque) {
+            auto& call = *static_cast<Call*>(opaque);
+            try {
+                call.work();
+            } catch (...) {
+                call.error = std::current_exception();
+            }
+            return 0;
+        },
+        &call, lcore);
+    rte_eal_wait_lcore(lcore);
+    if (call.error)
+        std::rethrow_exception(call.error);
+}
+
+/// Two queues of a port, each with its lcore and its connections, beside one of them alone. What
+/// senders do is taken off, so that they are not the limit. Of the rounds the fastest counts: a
+/// hypervisor may have two CPUs share a core for a while, above all when one has just woken up.
+void measure_queues(const Options& options, Report& report)
+{
+    constexpr const char* kAsk = "rx.queues";
+    constexpr double kWanted = 1.7;
+    if (rte_lcore_count() < 2) {
+        report.ask_at_least(kAsk, kWanted, {});
+        return;
+    }
+    const ReceiverConfig config{.load = {.connections = 1000}};
+    const auto port = std::make_shared<ReceiverPort>(config, 2);
+    std::array<std::unique_ptr<Receiver>, 2> receivers;
+    const auto make = [&](unsigned queue) {
+        receivers[queue] = std::make_unique<Receiver>(config, port, queue);
+        warm_up(*receivers[queue], config.load);
+    };
+    make(0);
+    on_other_lcore([&] { make(1); });
+    const std::array<const std::uint64_t*, 2> wire{&receivers[0]->stages().wire,
+                                                   &receivers[1]->stages().wire};
+    const Turn turn = [&](unsigned lane) { return receivers[lane]->receive(kPerTurn); };
+    const auto look = [&](unsigned lanes, double seconds) {
+        return measure(turn, lanes, seconds, {wire.data(), lanes}) / kPerTurn;
+    };
+    constexpr unsigned kTimes = 5;             // as long as other cells
+    std::array<std::vector<double>, 2> cycles; // of a packet on its lcore, by queues in use
+    look(2, 50 * options.seconds);
+    for (unsigned round = 0; round < options.rounds; round++) {
+        for (const unsigned lanes : {2u, 1u})
+            cycles[lanes - 1].push_back(look(lanes, kTimes * options.seconds));
+    }
+    for (unsigned lanes = 1; lanes <= 2; lanes++)
+        report.results.push_back({"rx.queues",
+                                  {{"queues", lanes}, {"connections", config.load.connections}},
+                                  summarize(cycles[lanes - 1]),
+                                  "cycles/packet"});
+    report.ask_at_least(kAsk, kWanted, 2 * summarize(cycles[0]).min / summarize(cycles[1]).min);
+}
+
 } // namespace
 
 void rx(const Options& options, Report& report)
@@ -232,6 +304,8 @@ void rx(const Options& options, Report& report)
     ask_lwip(report, asked[0], asked[1], peers);
     report.ask_at_most("rx.late", 1.5, asked[3].median() / asked[0].median());
     report.ask_at_most("pool.chain", 0.7, chains.ours().median / chains.ring().median);
+
+    measure_queues(options, report);
 
     std::vector<Cell> others;
     for (const std::uint32_t payload : {64u, 536u, 1408u, 4096u, 8948u})

@@ -36,15 +36,23 @@ const std::uint32_t* headers(rte_eth_dev*)
 
 } // namespace
 
-SplitRing::SplitRing(std::uint16_t mtu)
+SplitRing::SplitRing(std::uint16_t mtu, unsigned queues)
 {
     static unsigned number = 0;
     const std::string name = "bench" + std::to_string(number++);
     constexpr unsigned kOneEach = RING_F_SP_ENQ | RING_F_SC_DEQ;
-    rx = rte_ring_create((name + "_rx").c_str(), kSlots, SOCKET_ID_ANY, kOneEach);
-    tx = rte_ring_create((name + "_tx").c_str(), kSlots, SOCKET_ID_ANY, kOneEach);
+    const auto make = [&](const char* way, unsigned queue) {
+        const std::string ring = name + way + std::to_string(queue);
+        return rte_ring_create(ring.c_str(), kSlots, SOCKET_ID_ANY, kOneEach);
+    };
+    bool made = true;
+    for (unsigned q = 0; q < queues; q++) {
+        rx.push_back(make("_rx", q));
+        tx.push_back(make("_tx", q));
+        made &= rx.back() != nullptr && tx.back() != nullptr;
+    }
     const int port =
-        rx != nullptr && tx != nullptr ? rte_eth_from_rings(name.c_str(), &rx, 1, &tx, 1, 0) : -1;
+        made ? rte_eth_from_rings(name.c_str(), rx.data(), queues, tx.data(), queues, 0) : -1;
     if (port < 0)
         throw std::runtime_error("cannot make a net_ring port: give it more memory");
     port_ = static_cast<std::uint16_t>(port);
@@ -65,8 +73,8 @@ SplitRing::SplitRing(std::uint16_t mtu)
 SplitRing::~SplitRing()
 {
     rte_eth_dev_close(port_);
-    rte_ring_free(rx);
-    rte_ring_free(tx);
+    for (const auto& rings : {rx, tx})
+        std::ranges::for_each(rings, rte_ring_free);
 }
 
 } // namespace bench

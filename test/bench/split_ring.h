@@ -8,6 +8,7 @@
 #include <rte_ring.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace bench {
 
@@ -16,7 +17,7 @@ public:
     static constexpr unsigned kSlots = 4096;
 
     /// Throws std::runtime_error.
-    explicit SplitRing(std::uint16_t mtu);
+    explicit SplitRing(std::uint16_t mtu, unsigned queues = 1);
     /// What is in the rings is forgotten: the stack's pools may be gone.
     ~SplitRing();
     SplitRing(const SplitRing&) = delete;
@@ -25,8 +26,9 @@ public:
     std::uint16_t port_id() const { return port_; }
     devmem::wire::Mac mac() const { return {0x02, 0, 0, 0, 0, 0x01}; }
 
-    rte_ring* rx = nullptr; ///< towards the stack; one producer
-    rte_ring* tx = nullptr; ///< from it; one consumer
+    // By queue.
+    std::vector<rte_ring*> rx; ///< towards the stack; one producer
+    std::vector<rte_ring*> tx; ///< from it; one consumer
 
 private:
     std::uint16_t port_ = 0;

@@ -118,7 +118,7 @@ struct Burst : testing::TestWithParam<unsigned> {
 
     void send(rte_mbuf* m)
     {
-        ASSERT_EQ(rte_ring_enqueue(ring->rx, m), 0);
+        ASSERT_EQ(rte_ring_enqueue(ring->rx[0], m), 0);
         if (++waiting == GetParam())
             poll();
     }
@@ -217,7 +217,7 @@ struct Burst : testing::TestWithParam<unsigned> {
     void drop_transmitted()
     {
         void* item;
-        while (ring != nullptr && rte_ring_dequeue(ring->tx, &item) == 0)
+        while (ring != nullptr && rte_ring_dequeue(ring->tx[0], &item) == 0)
             rte_pktmbuf_free(static_cast<rte_mbuf*>(item));
     }
 
@@ -235,11 +235,11 @@ struct Burst : testing::TestWithParam<unsigned> {
         peer.ecn = asks && (flags & DEVMEM_STACK_NO_ECN) == 0;
         peer.iss = static_cast<std::uint32_t>(random()) | 0xfff00000; // it wraps
         const auto syn = static_cast<std::uint8_t>(kSyn | (asks ? kEce | kCwr : 0));
-        ASSERT_EQ(rte_ring_enqueue(ring->rx, header(peer, syn, 0, 0)), 0);
+        ASSERT_EQ(rte_ring_enqueue(ring->rx[0], header(peer, syn, 0, 0)), 0);
         std::array<devmem_event, 8> events;
         devmem_shard_poll(shard, events.data(), events.size(), nullptr);
         void* item = nullptr;
-        ASSERT_EQ(rte_ring_dequeue(ring->tx, &item), 0);
+        ASSERT_EQ(rte_ring_dequeue(ring->tx[0], &item), 0);
         auto* const answer = static_cast<rte_mbuf*>(item);
         wire::Packet packet;
         ASSERT_EQ(wire::parse(
@@ -249,7 +249,7 @@ struct Burst : testing::TestWithParam<unsigned> {
         rte_pktmbuf_free(answer);
         ASSERT_EQ(packet.flags, kSyn | kAck | (peer.ecn ? kEce : 0));
         peer.irs = packet.seq;
-        ASSERT_EQ(rte_ring_enqueue(ring->rx, header(peer, kAck, 0, 0)), 0);
+        ASSERT_EQ(rte_ring_enqueue(ring->rx[0], header(peer, kAck, 0, 0)), 0);
         devmem_shard_poll(shard, events.data(), events.size(), nullptr);
         ASSERT_EQ(devmem_accept(shard, listener, &peer.conn), 0);
     }
@@ -337,8 +337,8 @@ TEST_P(Burst, TheEndOfAStreamRemainsAnEvent)
     Peer& peer = peers[0];
     rte_mbuf* const text = header(peer, kAck, 0, 100);
     split(peer, text, 0, 100);
-    ASSERT_EQ(rte_ring_enqueue(ring->rx, text), 0);
-    ASSERT_EQ(rte_ring_enqueue(ring->rx, header(peer, kAck | kFin, 100, 0)), 0);
+    ASSERT_EQ(rte_ring_enqueue(ring->rx[0], text), 0);
+    ASSERT_EQ(rte_ring_enqueue(ring->rx[0], header(peer, kAck | kFin, 100, 0)), 0);
     devmem_shard_poll(shard, nullptr, 0, nullptr);
 
     std::array<devmem_conn_t, 4> conns;

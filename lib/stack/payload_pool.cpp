@@ -120,6 +120,7 @@ int PayloadPool::create(const Config& config, PayloadPool** made, std::string& e
         if (table[i].pool.load(std::memory_order_relaxed) != nullptr)
             continue;
         pool->index_ = i;
+        pool->set_up_mint();
         for (std::uint32_t f = 0; f < slots; f++)
             pool->slots_[f].tag.store(Tag::of(table[i].generation), std::memory_order_relaxed);
         table[i].pool.store(pool.get(), std::memory_order_release);
@@ -128,6 +129,26 @@ int PayloadPool::create(const Config& config, PayloadPool** made, std::string& e
     }
     error = "all " + std::to_string(table.size()) + " payload pools of this process are in use";
     return -ENOMEM;
+}
+
+void PayloadPool::set_up_mint()
+{
+    const PktmbufPoolLayout& l = device_layout_;
+    mint_.fragments_ = l.fragments;
+    mint_.slots_ = &slots_[0];
+    mint_.by_page_ = device_pages_->by_page();
+    mint_.fragment_bytes_ = l.fragment_bytes;
+    mint_.page_rest_ = l.page_bytes - l.fragments_per_page * l.fragment_bytes;
+    mint_.region_ = l.region;
+    mint_.offset_ = l.offset;
+    mint_.address_ = device_address_;
+    mint_.flags_ = token_flags_;
+    mint_.pool_ = index_;
+}
+
+void PayloadPool::set_base(std::uint32_t base)
+{
+    base_ = mint_.base_ = base;
 }
 
 /// Whether the pool is on memory that another is to be made on.
@@ -180,7 +201,7 @@ void PayloadPool::make_token(const tcp::Run& run, std::uint32_t connection, devm
     const std::uint32_t first = run.first - base_;
     tokens_made(1, run.count);
     if (first < device_layout_.fragments) {
-        mint().make(run, connection, token);
+        mint_.make(run, connection, token);
         return;
     }
     Slot& slot = slots_[first];

@@ -72,7 +72,7 @@ public:
 
     /// Where the pool's fragments begin in the engine's space. Shard's thread only, as all down to
     /// tokens_made(). Before any fragment is taken.
-    void set_base(std::uint32_t base) { base_ = base; }
+    void set_base(std::uint32_t base);
     std::uint32_t base() const { return base_; }
     /// Fragments of both kinds.
     std::uint32_t fragments() const { return device_layout_.fragments + host_layout_.fragments; }
@@ -127,8 +127,8 @@ public:
     /// Make a token of a run; the run's fragments now belong to it.
     void make_token(const tcp::Run& run, std::uint32_t connection, devmem_token* token);
     class Mint;
-    /// make_token() for many runs of device fragments.
-    Mint mint();
+    /// make_token() of device fragments, for who accounts for many together.
+    const Mint& mint() const { return mint_; }
     /// Of every token but those of the host mempool.
     std::uint32_t token_flags() const { return token_flags_; }
     /// Account for `n` tokens just made by a mint, of so many fragments.
@@ -200,6 +200,46 @@ private:
         std::atomic<std::uint32_t> first{0}; ///< fragment; only of split slots
     };
     static_assert(std::atomic<Tag>::is_always_lock_free);
+
+public:
+    /// What making a token of device fragments takes of the pool, in one piece: to be copied where
+    /// there are many to make, so that it need not be loaded again for each.
+    class Mint {
+    public:
+        /// Whether a run is of device fragments of this pool.
+        bool has(std::uint32_t fragment) const { return fragment - base_ < fragments_; }
+
+        void make(const tcp::Run& run, std::uint32_t connection, devmem_token* token) const
+        {
+            const std::uint32_t first = run.first - base_;
+            Slot& slot = slots_[first];
+            const Tag tag = slot.tag.load(std::memory_order_relaxed).next(run.count);
+            slot.connection = connection;
+            slot.tag.store(tag, std::memory_order_release);
+            const std::uint64_t at = std::uint64_t{first} * fragment_bytes_ +
+                                     std::uint64_t{by_page_.quotient(first)} * page_rest_ + run.off;
+            token->id = tag.id(pool_, first);
+            token->region = region_;
+            token->offset = offset_ + at;
+            token->address = address_ + at;
+            token->length = run.len;
+            token->flags = flags_;
+        }
+
+    private:
+        friend PayloadPool;
+        std::uint32_t base_ = 0, fragments_ = 0;
+        Slot* slots_ = nullptr;
+        Divider by_page_;
+        std::uint32_t fragment_bytes_ = 0;
+        std::uint32_t page_rest_ = 0; ///< bytes of a page that are of no fragment
+        devmem_region* region_ = nullptr;
+        std::uint64_t offset_ = 0, address_ = 0;
+        std::uint32_t flags_ = 0;
+        unsigned pool_ = 0;
+    };
+
+private:
     /// Tokens that begin in a fragment that has a token already: it takes two splits to make one.
     static constexpr std::uint32_t kSplitSlots = 1024;
     /// Connection of a host fragment that no engine has seen yet.
@@ -214,6 +254,7 @@ private:
         return page * device_layout_.fragments_per_page +
                static_cast<std::uint32_t>((in_page * fragment_reciprocal_) >> 32);
     }
+    void set_up_mint();
     void put(std::uint32_t first, std::uint32_t count);
     void put_mask(std::uint32_t page, std::uint64_t mask);
     unsigned return_several(std::span<const devmem_token> tokens, unsigned* good);
@@ -256,6 +297,7 @@ private:
     std::uint64_t with_engine_ = 0;
     std::uint64_t made_ = 0; ///< tokens, ever, but for what split_token() adds
     std::uint32_t base_ = 0;
+    Mint mint_;
 
     /// While the shard has the pool: kShard - tokens returned. Afterwards: tokens out.
     static constexpr std::uint64_t kShard = std::uint64_t{1} << 63;
@@ -263,59 +305,5 @@ private:
     tcp::ReturnCount<std::uint64_t> device_returned_;
     std::atomic<std::uint64_t> host_returned_{0};
 };
-
-/// Makes tokens of device fragments. A copy of what that takes of the pool, so that it need not be
-/// loaded again for each token: a pool is written to meanwhile.
-class PayloadPool::Mint {
-public:
-    /// Whether a run is of device fragments of this pool.
-    bool has(std::uint32_t fragment) const { return fragment - base_ < fragments_; }
-
-    void make(const tcp::Run& run, std::uint32_t connection, devmem_token* token) const
-    {
-        const std::uint32_t first = run.first - base_;
-        Slot& slot = slots_[first];
-        const Tag tag = slot.tag.load(std::memory_order_relaxed).next(run.count);
-        slot.connection = connection;
-        slot.tag.store(tag, std::memory_order_release);
-        const std::uint64_t at = std::uint64_t{first} * fragment_bytes_ +
-                                 std::uint64_t{by_page_.quotient(first)} * page_rest_ + run.off;
-        token->id = tag.id(pool_, first);
-        token->region = region_;
-        token->offset = offset_ + at;
-        token->address = address_ + at;
-        token->length = run.len;
-        token->flags = flags_;
-    }
-
-private:
-    friend PayloadPool;
-    std::uint32_t base_, fragments_;
-    Slot* slots_;
-    Divider by_page_;
-    std::uint32_t fragment_bytes_, page_rest_; ///< bytes of a page that are of no fragment
-    devmem_region* region_;
-    std::uint64_t offset_, address_;
-    std::uint32_t flags_;
-    unsigned pool_;
-};
-
-inline PayloadPool::Mint PayloadPool::mint()
-{
-    const PktmbufPoolLayout& l = device_layout_;
-    Mint mint;
-    mint.base_ = base_;
-    mint.fragments_ = l.fragments;
-    mint.slots_ = &slots_[0];
-    mint.by_page_ = device_pages_->by_page();
-    mint.fragment_bytes_ = l.fragment_bytes;
-    mint.page_rest_ = l.page_bytes - l.fragments_per_page * l.fragment_bytes;
-    mint.region_ = l.region;
-    mint.offset_ = l.offset;
-    mint.address_ = device_address_;
-    mint.flags_ = token_flags_;
-    mint.pool_ = index_;
-    return mint;
-}
 
 } // namespace devmem

@@ -806,8 +806,8 @@ int devmem_shard::set_ip(devmem_conn_t conn, std::uint8_t dscp, std::uint8_t ttl
 
 /// Tokens on their way out, to be counted together.
 struct devmem_shard::Delivery {
-    PayloadPool::Mint mint; ///< of payload_, where the port writes
-    unsigned elsewhere = 0; ///< tokens that it did not make, and are counted already
+    const PayloadPool::Mint& mint; ///< of payload_, where the port writes
+    unsigned elsewhere = 0;        ///< tokens that it did not make, and are counted already
     std::uint64_t fragments = 0, bytes = 0; ///< of those it made
 };
 
@@ -877,7 +877,8 @@ int devmem_shard::recv(devmem_conn_t conn, devmem_token* tokens, unsigned n)
 unsigned devmem_shard::recv_burst(devmem_conn_t* conns, devmem_token* tokens, unsigned n)
 {
     constexpr std::uint8_t kReadable = 1u << DEVMEM_EVENT_READABLE;
-    Delivery delivery{.mint = payload_->mint()};
+    const PayloadPool::Mint mint = payload_->mint();
+    Delivery delivery{.mint = mint};
     unsigned filled = 0;
     for (std::uint32_t left = events_.size(); left != 0 && filled < n; left--) {
         const std::uint32_t index = events_.pop();

@@ -262,10 +262,10 @@ void measure_queues(const Options& options, Report& report)
     const auto look = [&](unsigned lanes, double seconds) {
         return measure(turn, lanes, seconds, {wire.data(), lanes}) / kPerTurn;
     };
-    constexpr unsigned kTimes = 5;             // as long as other cells
+    constexpr unsigned kTimes = 5, kLooks = 4; // as long as other cells, and as often
     std::array<std::vector<double>, 2> cycles; // of a packet on its lcore, by queues in use
     look(2, 50 * options.seconds);
-    for (unsigned round = 0; round < options.rounds; round++) {
+    for (unsigned i = 0; i < kLooks * options.rounds; i++) {
         for (const unsigned lanes : {2u, 1u})
             cycles[lanes - 1].push_back(look(lanes, kTimes * options.seconds));
     }

@@ -17,11 +17,12 @@ public:
 
     constexpr std::uint32_t divisor() const { return divisor_; }
     /// Exact: the reciprocal is too large by less than 2^-63, hence the quotient by less than
-    /// 2^-31, and it takes 1 / divisor to reach the next integer.
+    /// 2^-31, and it takes 1 / divisor to reach the next integer. In two halves, for 32-bit
+    /// machines have no 128 bits.
     constexpr std::uint32_t quotient(std::uint32_t n) const
     {
-        const auto product = static_cast<__uint128_t>(std::uint64_t{n} << 1) * reciprocal_;
-        return static_cast<std::uint32_t>(product >> 64);
+        const std::uint64_t low = (reciprocal_ & 0xffffffff) * n >> 32;
+        return static_cast<std::uint32_t>(((reciprocal_ >> 32) * n + low) >> 31);
     }
 
 private:

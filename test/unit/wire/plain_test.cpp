@@ -156,7 +156,8 @@ void dont_fragment(std::uint8_t* ip)
 
 } // namespace
 
-TEST(AckTemplate, WritesWhatWriteTcpWritesButForDf)
+// But for DF.
+TEST(AckTemplate, WritesWhatWriteTcpWrites)
 {
     std::mt19937 generator(2);
     const auto random = [&] { return static_cast<std::uint32_t>(generator()); };

@@ -203,14 +203,12 @@ public:
     bool take_predicted(const Segment& segment, Time now, Context& ctx, Actions* actions);
     Actions process_any(const Segment& segment, Time now, Context& ctx);
     /// Run expired timers and send all that is due.
-    /// @param sink ctx.sink, by its own class: its emit_ack() may be inline
-    template <typename SinkType>
-    Actions poll(Time now, Context& ctx, SinkType& sink)
+    Actions poll(Time now, Context& ctx)
     {
-        return quiet_ ? poll_quiet(now, ctx, sink) : poll_any(now, ctx);
+        return quiet_ ? poll_quiet(now, ctx) : poll_any(now, ctx);
     }
-    Actions poll(Time now, Context& ctx) { return poll(now, ctx, ctx.sink); }
     /// poll() of a connection that is_quiet() where ack_due().
+    /// @param sink ctx.sink, by its own class: its emit_ack() may be inline
     template <typename SinkType>
     Actions send_ack(Time now, Context& ctx, SinkType& sink);
     /// When poll() has something to do without further input. kNever if nothing.
@@ -346,8 +344,7 @@ private:
     bool fin_unsent() const;
 
     // output.cpp: what goes out
-    template <typename SinkType>
-    Actions poll_quiet(Time now, Context& ctx, SinkType& sink);
+    Actions poll_quiet(Time now, Context& ctx);
     Actions poll_any(Time now, Context& ctx);
     bool at_rest() const;
     Time next_of_all_deadlines() const;
@@ -417,12 +414,11 @@ private:
 
 /// Text arrives and nothing else happens: what poll_any() comes to then, without looking at what
 /// has not changed since it last found all of that at rest.
-template <typename SinkType>
-inline Actions Connection::poll_quiet(Time now, Context& ctx, SinkType& sink)
+inline Actions Connection::poll_quiet(Time now, Context& ctx)
 {
     ack_.expire(now);
     if (ack_.due())
-        return send_ack(now, ctx, sink);
+        return send_ack(now, ctx, ctx.sink);
     rest(now, ctx.config);
     return kNothing;
 }
